@@ -1,0 +1,2 @@
+//! The runner of behaviour cases.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The only place that spawns tasks and joins them at shutdown.

@@ -1,0 +1,1 @@
+//! Serde types of the custom resources that are read, only the fields that are honoured.

@@ -1,0 +1,1 @@
+//! The connected Envoys, and what each acknowledged or rejected.

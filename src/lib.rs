@@ -1,0 +1,26 @@
+//! Chancery is a control plane for Envoy.
+//!
+//! ```text
+//! kube API ─watch→ source ─Change→ store ─View→ resolve ─(model, findings)→ translate ─resources→ xds snapshot
+//!    files ─watch→   "                             │                                                 │
+//!                                      admin ←─────┴────────── fleet ←ACK/NACK── xds session × N ⇄ Envoy
+//!                                                    limits → ratelimit ⇄ Envoy
+//! ```
+//!
+//! Read the modules in the order below: leaves first, edges last.
+
+pub mod values;
+pub mod features;
+pub mod model;
+pub mod crd;
+pub mod store;
+pub mod source;
+pub mod resolve;
+pub mod translate;
+pub mod xds;
+pub mod fleet;
+pub mod ratelimit;
+pub mod admin;
+pub mod telemetry;
+pub mod app;
+pub mod cli;

@@ -1,0 +1,2 @@
+//! Chancery: an Envoy control plane.
+fn main() {}

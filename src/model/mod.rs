@@ -1,0 +1,1 @@
+//! What every kind of routing object becomes before it becomes Envoy resources.

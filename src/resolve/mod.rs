@@ -1,0 +1,1 @@
+//! Objects to model. Pure: no IO, no clock, no randomness.

@@ -1,0 +1,1 @@
+//! Model to Envoy resources. Pure: no IO, no clock, no randomness.

@@ -1,0 +1,1 @@
+//! The xDS transport: resources, snapshots, subscriptions, sessions. Knows neither Kubernetes nor the model.
