@@ -1,1 +1,3 @@
 //! What every kind of routing object becomes before it becomes Envoy resources.
+
+pub mod limit;
