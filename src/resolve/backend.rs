@@ -70,7 +70,8 @@ pub(crate) fn host(
 /// Namespace and name of the Service that a host name means, and whether it can mean nothing else.
 pub(crate) fn service_name<'h>(draft: &Draft<'_>, host: &'h str) -> Option<(&'h str, &'h str, bool)> {
     let host = host.trim_end_matches('.');
-    let in_domain = host.strip_suffix(draft.settings.cluster_domain.as_str()).and_then(|rest| rest.strip_suffix(".svc."));
+    let in_domain =
+        host.strip_suffix(draft.settings.cluster_domain.as_str()).and_then(|rest| rest.strip_suffix(".svc."));
     let (rest, certain) = match in_domain.or_else(|| host.strip_suffix(".svc")) {
         Some(rest) => (rest, true),
         None => (host, false),
@@ -130,7 +131,8 @@ fn resolve(
         return None;
     };
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number(found.port) };
-    let by_name = || upstream.protocol_by_port_name.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
+    let by_name =
+        || upstream.protocol_by_port_name.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
     let protocol = upstream
         .protocol
         .or_else(|| Protocol::from_app_protocol(found.app_protocol.as_deref()?))
@@ -142,9 +144,11 @@ fn resolve(
 /// Whether a backend has somewhere to send requests. DNS names count as having.
 pub(crate) fn has_endpoints(draft: &Draft<'_>, index: usize) -> bool {
     match &draft.backends.get(index).endpoints {
-        Endpoints::Service(key) => {
-            draft.view.has_endpoints(&ObjectKey::new(Kind::Service, key.namespace.clone(), key.service.clone()))
-        }
+        Endpoints::Service(key) => draft.view.has_endpoints(&ObjectKey::new(
+            Kind::Service,
+            key.namespace.clone(),
+            key.service.clone(),
+        )),
         Endpoints::Dns { .. } => true,
     }
 }
@@ -171,12 +175,21 @@ fn external_name(service: &Service) -> Option<&str> {
 fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
     match wanted {
-        Port::Only => if let [only] = ports { Some(only) } else { None },
-        Port::Number(wanted) => ports.iter().find(|port| number(port.port) == wanted).or_else(|| {
-            ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))
-        }),
+        Port::Only => {
+            if let [only] = ports {
+                Some(only)
+            } else {
+                None
+            }
+        }
+        Port::Number(wanted) => ports
+            .iter()
+            .find(|port| number(port.port) == wanted)
+            .or_else(|| ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))),
         Port::Name(wanted) => ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
-            ports.iter().find(|port| matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted))
+            ports
+                .iter()
+                .find(|port| matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted))
         }),
     }
 }

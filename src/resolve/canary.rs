@@ -3,14 +3,11 @@
 //! ingress-nginx hangs a canary on the main *Service*, so it also acts on other hosts and paths of that Service, and
 //! across namespaces. Here it acts on the host and path that it names, within its namespace.
 
-use std::sync::Arc;
-
 use super::backend;
 use super::draft::Draft;
 use super::ingress::{Location, Source};
-use crate::features::Effects;
 use crate::features::canary::{Canary, HeaderRule};
-use crate::model::route::{MirrorBackend, exact};
+use crate::model::route::exact;
 use crate::model::{Action, Destination, Match, Route};
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 
@@ -33,16 +30,16 @@ pub(crate) fn find<'a>(
     })?;
     let canary = found.source.policies.canary.as_ref()?;
     let backend = found.backend(draft)?;
-    (backend != main_backend && backend::has_endpoints(draft, backend)).then_some(Alternative { canary, backend })
+    (backend != main_backend && backend::has_endpoints(draft, backend))
+        .then_some(Alternative { canary, backend })
 }
 
 /// Says which canary paths take part in nothing.
 pub(crate) fn check(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &[Location<'_>]) {
     for (index, canary) in canaries.iter().enumerate() {
         let key = canary.source.key;
-        let same = |other: &&Location<'_>| {
-            other.is_same_path(canary) && other.source.key.namespace == key.namespace
-        };
+        let same =
+            |other: &&Location<'_>| other.is_same_path(canary) && other.source.key.namespace == key.namespace;
         if let Some(earlier) = canaries[..index].iter().find(same) {
             let message = format!("{} is older and the canary of this path already", earlier.source.key);
             draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
@@ -84,7 +81,9 @@ pub(crate) fn routes(
             let anywhere = TextMatch::Regex(format!("(?s).*(?:{pattern}).*"));
             by_header("canary by header", name, anywhere, *backend);
         }
-        Some((name, HeaderRule::BrokenPattern)) => by_header("main by header", name, TextMatch::Present, main),
+        Some((name, HeaderRule::BrokenPattern)) => {
+            by_header("main by header", name, TextMatch::Present, main)
+        }
     }
     if let Some(name) = &canary.cookie {
         for (variant, value, backend) in
@@ -100,11 +99,4 @@ pub(crate) fn routes(
     let destinations = shares.map(|(backend, weight)| Destination::weighted(backend, weight)).collect();
     routes.push(route("", base.clone(), Action::Forward(destinations)));
     routes
-}
-
-/// Copies of the mirrors for each route of a location.
-pub(crate) fn with_mirrors(mut route: Route, effects: &Arc<Effects>, mirrors: &[MirrorBackend]) -> Route {
-    route.effects = effects.clone();
-    route.mirrors = mirrors.to_vec();
-    route
 }

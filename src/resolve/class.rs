@@ -35,7 +35,9 @@ pub(crate) fn is_ours(draft: &mut Draft<'_>, key: &ObjectKey, ingress: &Ingress)
     }
     let default = draft.view.ingress_classes().find(|class| {
         let annotations = class.metadata.annotations.as_ref();
-        annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS_ANNOTATION)).is_some_and(|on| on == "true")
+        annotations
+            .and_then(|annotations| annotations.get(DEFAULT_CLASS_ANNOTATION))
+            .is_some_and(|on| on == "true")
     });
     match default {
         Some(class) => controller_is_ours(draft, class),

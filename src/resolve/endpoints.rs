@@ -18,7 +18,8 @@ pub fn endpoint_set(view: &View<'_>, key: &EndpointSetKey) -> (EndpointSet, Find
     let mut findings = Findings::default();
     let service_key = ObjectKey::new(Kind::Service, key.namespace.clone(), key.service.clone());
     let mut found: BTreeMap<(IpAddr, u16), Health> = BTreeMap::new();
-    if let Some(port_name) = view.service(&key.namespace, &key.service).and_then(|service| port_name(service, key.port))
+    if let Some(port_name) =
+        view.service(&key.namespace, &key.service).and_then(|service| port_name(service, key.port))
     {
         for slice in view.slices(&service_key) {
             collect(slice, port_name, &mut found, &mut findings);
@@ -48,7 +49,8 @@ fn collect(
     findings: &mut Findings,
 ) {
     let ports = slice.ports.iter().flatten();
-    let port = ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name).find_map(|port| port.port);
+    let port =
+        ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name).find_map(|port| port.port);
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return };
     for endpoint in slice.endpoints.iter().flatten() {
         let Some(health) = health(endpoint) else { continue };

@@ -71,7 +71,12 @@ impl Location<'_> {
         let upstream = Upstream {
             protocol,
             protocol_by_port_name: false,
-            connect_timeout: self.source.effects.connect_timeout.as_ref().map_or(DEFAULT_CONNECT, |t| t.value),
+            connect_timeout: self
+                .source
+                .effects
+                .connect_timeout
+                .as_ref()
+                .map_or(DEFAULT_CONNECT, |t| t.value),
         };
         backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
     }
@@ -81,12 +86,16 @@ impl Location<'_> {
 pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ingress)]) -> Group {
     let mut sorted: Vec<_> = ingresses.iter().collect();
     // ingress-nginx breaks a tie of age by namespace/name, the last first.
-    sorted.sort_by(|a, b| a.1.cmp(b.1).then_with(|| (&b.0.namespace, &b.0.name).cmp(&(&a.0.namespace, &a.0.name))));
+    sorted.sort_by(|a, b| {
+        a.1.cmp(b.1).then_with(|| (&b.0.namespace, &b.0.name).cmp(&(&a.0.namespace, &a.0.name)))
+    });
     find_tls(draft, &sorted);
     let sources: Vec<_> = sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress)).collect();
-    let (canaries, mains): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.policies.canary.is_some());
+    let (canaries, mains): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|source| source.policies.canary.is_some());
     let canaries = locations(draft, &canaries);
-    let mut locations = without_conflicts(draft, locations(draft, &mains));
+    let mut locations = locations(draft, &mains);
+    drop_conflicts(draft, &mut locations);
     canary::check(draft, &locations, &canaries);
     let fallback = fallback(draft, &mains, &locations);
 
@@ -96,7 +105,9 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
     if regex {
         locations.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| b.path.cmp(a.path)));
     } else {
-        locations.sort_by_key(|location| (Reverse(location.exact), Reverse(location.path.trim_end_matches('/').len())));
+        locations.sort_by_key(|location| {
+            (Reverse(location.exact), Reverse(location.path.trim_end_matches('/').len()))
+        });
     }
     let mut group = Group::default();
     for location in locations.iter().chain(&fallback) {
@@ -227,7 +238,8 @@ fn location<'a>(
         "Exact" => true,
         "Prefix" | "ImplementationSpecific" | "" => false,
         other => {
-            let message = format!("{other:?} is not Exact, Prefix or ImplementationSpecific; the path is left out");
+            let message =
+                format!("{other:?} is not Exact, Prefix or ImplementationSpecific; the path is left out");
             draft.findings.error(source.key, format!("{field}.pathType"), "InvalidPathType", message);
             return None;
         }
@@ -241,13 +253,19 @@ fn location<'a>(
         let message = "only Services can be backends; requests are answered 404";
         draft.findings.warning(source.key, format!("{field}.backend"), "UnsupportedBackend", message);
     }
-    Some(Location { source, origin: Origin::new(source.key, field), path: text, exact, backend: Some(&path.backend) })
+    Some(Location {
+        source,
+        origin: Origin::new(source.key, field),
+        path: text,
+        exact,
+        backend: Some(&path.backend),
+    })
 }
 
-/// The first of several locations with the same path; the losers get a finding.
-fn without_conflicts<'a>(draft: &mut Draft<'_>, locations: Vec<Location<'a>>) -> Vec<Location<'a>> {
-    let mut winners: Vec<Location<'a>> = Vec::with_capacity(locations.len());
-    for location in locations {
+/// Keeps the first of several locations with the same path; the losers get a finding.
+fn drop_conflicts(draft: &mut Draft<'_>, locations: &mut Vec<Location<'_>>) {
+    let mut winners: Vec<Location<'_>> = Vec::with_capacity(locations.len());
+    for location in locations.drain(..) {
         if let Some(winner) = winners.iter().find(|winner| winner.is_same_path(&location)) {
             let message = format!(
                 "{}{} is served by {}, which is older; this path has no effect",
@@ -258,7 +276,7 @@ fn without_conflicts<'a>(draft: &mut Draft<'_>, locations: Vec<Location<'a>>) ->
             winners.push(location);
         }
     }
-    winners
+    *locations = winners;
 }
 
 /// `/`, if nobody declares it: the oldest Ingress's default backend, else 404, with that Ingress's policies.
@@ -278,7 +296,13 @@ fn fallback<'a>(
     }
     let field = if backend.is_some() { "spec.defaultBackend" } else { "" };
     // A canary may stand on the `/` that the main Ingress has only by default.
-    Some(Location { source: oldest, origin: Origin::new(oldest.key, field), path: "/", exact: false, backend })
+    Some(Location {
+        source: oldest,
+        origin: Origin::new(oldest.key, field),
+        path: "/",
+        exact: false,
+        backend,
+    })
 }
 
 fn path_match(draft: &mut Draft<'_>, location: &Location<'_>, regex: bool) -> Option<Match> {
@@ -344,9 +368,13 @@ fn location_routes(
         };
         match canary::find(draft, location, main, canaries) {
             Some(alternative) => {
-                routes.extend(canary::routes(source, main, &alternative, matches, |variant, matches, action| {
-                    route(*listeners, variant, matches, action)
-                }));
+                routes.extend(canary::routes(
+                    source,
+                    main,
+                    &alternative,
+                    matches,
+                    |variant, matches, action| route(*listeners, variant, matches, action),
+                ));
             }
             None => {
                 let action = Action::Forward(vec![Destination::only(main)]);

@@ -1,9 +1,11 @@
 //! Limits of a routing object: from annotations, and from the RateLimitPolicies that target it.
 
 use super::draft::Draft;
-use crate::features::effects::{Effects, LimitKey, LimitStatus, RouteLimit};
+use crate::crd::rate_limit_policy::{KeyChoice, PolicyLimit};
+use crate::features::effects::{Answer, Effects, Guard, LimitKey, LimitStatus, Listeners, Phase, RouteLimit};
 use crate::features::request_limits::RequestLimits;
 use crate::model::limit::{Algorithm, Key, Limit};
+use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{ObjectKey, Origin};
 
 const SECOND_MS: u64 = 1000;
@@ -34,4 +36,69 @@ pub(crate) fn of_annotations(
     };
     add("limit-rps", &limits.per_second, SECOND_MS);
     add("limit-rpm", &limits.per_minute, MINUTE_MS);
+}
+
+/// The RateLimitPolicies that target the object. A request without the header that a limit counts by is answered 401:
+/// no key must not mean no limit.
+pub(crate) fn of_policies(draft: &mut Draft<'_>, key: &ObjectKey, effects: &mut Effects) {
+    let policies: Vec<_> = draft.view.rate_limit_policies(key).collect();
+    for (policy_key, policy) in policies {
+        for path in policy.spec.unknown_paths() {
+            draft.findings.warning(policy_key, path, "UnknownField", "is not a field of a RateLimitPolicy");
+        }
+        for (index, limit) in policy.spec.limits.iter().enumerate() {
+            let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
+            of_policy(draft, &origin, limit, effects);
+        }
+    }
+}
+
+fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effects: &mut Effects) {
+    let mut refuse = |field: &str, message: String| {
+        let field = format!("{}.{field}", origin.field);
+        draft.findings.error(
+            &origin.object,
+            field,
+            "InvalidLimit",
+            format!("{message}; the limit has no effect"),
+        );
+    };
+    let choice = match limit.key.choose() {
+        Ok(choice) => choice,
+        Err(error) => return refuse("key", error.to_string()),
+    };
+    let window_ms = match limit.window_ms() {
+        Ok(window_ms) => window_ms,
+        Err(error) => return refuse("window", error.to_string()),
+    };
+    let (limit_key, key) = match choice {
+        KeyChoice::ClientAddress => (LimitKey::ClientAddress, Key::ClientAddress),
+        KeyChoice::Header(name) => {
+            effects.guards.push(missing_key(&name, origin));
+            (LimitKey::Header(name.clone()), Key::Header(name.into()))
+        }
+    };
+    let id: std::sync::Arc<str> = format!("{}/{}", origin.object, origin.field).into();
+    let algorithm = Algorithm::FixedWindow { requests: limit.requests, window_ms };
+    draft.limit(Limit { id: id.clone(), key, algorithm });
+    effects.rate_limits.push(RouteLimit {
+        id,
+        key: limit_key,
+        status: LimitStatus::TooManyRequests,
+        origin: origin.clone(),
+    });
+}
+
+/// The answer to a request that cannot be counted.
+fn missing_key(header: &str, origin: &Origin) -> Guard {
+    Guard {
+        phase: Phase::Limits,
+        listeners: Listeners::All,
+        when: vec![HeaderMatch::new(header, TextMatch::Present).inverted()],
+        answer: Answer::Direct {
+            status: 401,
+            body: format!("the {header} header is required\n").into_bytes(),
+        },
+        origin: origin.clone(),
+    }
 }

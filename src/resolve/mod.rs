@@ -20,7 +20,7 @@ use crate::features::effects::{Answer, Effects, Listeners};
 use crate::model::{Action, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
-use crate::values::{Findings, HostName, ObjectKey, Origin};
+use crate::values::{Findings, HostName, Origin};
 
 use draft::Draft;
 
@@ -112,9 +112,4 @@ fn not_found(routes: &[Route]) -> Option<Route> {
         effects: std::sync::Arc::new(Effects::default()),
         mirrors: Vec::new(),
     })
-}
-
-/// Namespace of an object that is always namespaced.
-pub(crate) fn namespace(key: &ObjectKey) -> &str {
-    &key.namespace
 }

@@ -107,11 +107,14 @@ fn covers(certificate: &Certificate, host: &HostName) -> bool {
         }));
     }
     if names.is_empty() {
-        names.extend(leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned));
+        names.extend(
+            leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned),
+        );
     }
-    names.iter().filter_map(|name| HostName::parse(name).ok()).any(|name| {
-        name == *host || host.wildcard_parent().is_some_and(|parent| parent == name)
-    })
+    names
+        .iter()
+        .filter_map(|name| HostName::parse(name).ok())
+        .any(|name| name == *host || host.wildcard_parent().is_some_and(|parent| parent == name))
 }
 
 /// The Secret as an object's key.
