@@ -48,7 +48,6 @@ pub fn extension_config(wildcards: bool) -> Resource {
     } else {
         pack(&HeaderMutation::default())
     };
-    let message =
-        TypedExtensionConfig { name: names::FALLBACK.to_owned(), typed_config: Some(typed_config) };
+    let message = TypedExtensionConfig { name: names::FALLBACK.to_owned(), typed_config: Some(typed_config) };
     Resource::new(TypeUrl::TypedExtensionConfig, names::FALLBACK, version(&(SCRIPT, wildcards)), &message)
 }

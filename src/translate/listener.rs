@@ -24,19 +24,31 @@ fn resource(listener: &Value) -> Result<Resource, descriptors::Error> {
 }
 
 fn http(settings: &Settings) -> Value {
-    listener(names::HTTP, settings, settings.http_port, json!({
-        "filters": [http_connection_manager(names::HTTP, settings)],
-    }), json!([]))
+    listener(
+        names::HTTP,
+        settings,
+        settings.http_port,
+        json!({
+            "filters": [http_connection_manager(names::HTTP, settings)],
+        }),
+        json!([]),
+    )
 }
 
 fn https(settings: &Settings) -> Value {
-    listener(names::HTTPS, settings, settings.https_port, json!({
-        "filters": [http_connection_manager(names::HTTPS, settings)],
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls_context()},
-        "transport_socket_connect_timeout": "15s",
-    }), json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-    }}]))
+    listener(
+        names::HTTPS,
+        settings,
+        settings.https_port,
+        json!({
+            "filters": [http_connection_manager(names::HTTPS, settings)],
+            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls_context()},
+            "transport_socket_connect_timeout": "15s",
+        }),
+        json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        }}]),
+    )
 }
 
 fn listener(name: &str, settings: &Settings, port: u16, chain: Value, listener_filters: Value) -> Value {
@@ -107,9 +119,7 @@ fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
 
 /// One subscription for all listeners: the key begins with the listener's name.
 fn scoped_routes() -> Value {
-    let fragment = |header: &str, separator: &str| {
-        json!({"header_value_extractor": {"name": header, "element_separator": separator, "index": 0}})
-    };
+    let fragment = |header: &str, separator: &str| json!({"header_value_extractor": {"name": header, "element_separator": separator, "index": 0}});
     json!({
         "name": "chancery",
         "scope_key_builder": {"fragments": [
