@@ -19,6 +19,8 @@ const SCRIPT: &str = r#"
 local function found(handle, scope)
   handle:headers():replace("x-chancery-scope", scope)
   handle:clearRouteCache()
+  -- Asking for the route's metadata is what makes Envoy look for the route again.
+  handle:metadata()
   local name = handle:streamInfo():routeName()
   return name ~= nil and name ~= ""
 end

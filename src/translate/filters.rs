@@ -6,7 +6,6 @@
 use serde_json::{Value, json};
 
 use super::names;
-use crate::features::body_size;
 use crate::model::limit;
 
 /// Hosts that are in lower case and do not end in a dot, with a port or not: their scope needs no rewriting.
@@ -132,16 +131,15 @@ fn rate_limit_filter(name: &str, answer: Value) -> Value {
     filter(name, &config)
 }
 
-/// ingress-nginx's default holds where a route does not say otherwise.
+/// The limit of request bodies is a filter that routes bring along, in the chain that this filter makes for them.
+///
+/// Envoy makes that chain when a request arrives. For a host that is loaded by its very first request there is no
+/// route then, so a body that comes with that request is not limited.
 fn body_size() -> Value {
     filter(
         names::BODY_SIZE,
         &json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
-            "default_filter_chain": {"filters": [{"name": "envoy.filters.http.body_size_limit", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
-                "max_request_bytes": body_size::DEFAULT_BYTES.to_string(),
-            }}]},
         }),
     )
 }

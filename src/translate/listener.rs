@@ -78,9 +78,9 @@ fn tls_context() -> Value {
                 "config_source": {"ads": {}, "resource_api_version": "V3"},
                 "certificate_mapper": {"name": "sni", "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.cert_mappers.sni.v3.SNI",
-                    "default_value": names::DEFAULT_SECRET,
+                    "default_value": names::NO_SNI,
                 }},
-                "prefetch_secret_names": [names::DEFAULT_SECRET],
+                "prefetch_secret_names": [names::NO_SNI],
             }},
         },
     })
@@ -96,6 +96,7 @@ fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
         "http_filters": filters::http_filters(rate_limit, false),
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": filters::http_filters(rate_limit, true)}],
         "use_remote_address": true,
+        "skip_xff_append": true,
         "generate_request_id": true,
         "preserve_external_request_id": true,
         "normalize_path": true,
@@ -146,7 +147,7 @@ fn early_headers(listener: &str) -> Value {
             set(names::LISTENER_HEADER, listener),
             set(names::SCOPE_HEADER, "%REQ(:AUTHORITY)%"),
             set("x-original-forwarded-for", "%REQ(X-FORWARDED-FOR)%"),
-            {"remove": "x-forwarded-for"},
+            set("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
             {"remove": "x-forwarded-proto"},
             {"remove": "proxy"},
             set("x-real-ip", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),

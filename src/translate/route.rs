@@ -42,6 +42,7 @@ pub fn route_configurations(host: &Host) -> Vec<Resource> {
 fn route_configuration(host: &Host, listener: &str) -> Resource {
     let name = name(host, listener);
     let here = |listeners: Listeners| stands_on(listeners, listener) || !host.listeners_differ();
+    let common = route_effects::Common::of(host);
     let mut routes = Vec::with_capacity(host.routes.len());
     for route in host.routes.iter().filter(|route| here(route.listeners)) {
         let mut guards: Vec<_> = route.effects.guards.iter().filter(|guard| here(guard.listeners)).collect();
@@ -53,16 +54,18 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
             route_effects::answer(&mut guarded, &guard.answer);
             routes.push(guarded);
         }
-        routes.push(lower(host, route));
+        routes.push(lower(host, route, &common));
     }
+    let mut virtual_host = VirtualHost {
+        name: host.name.to_string(),
+        domains: vec!["*".to_owned()],
+        routes,
+        ..VirtualHost::default()
+    };
+    common.apply(&mut virtual_host);
     let mut message = RouteConfiguration {
         name: name.clone(),
-        virtual_hosts: vec![VirtualHost {
-            name: host.name.to_string(),
-            domains: vec!["*".to_owned()],
-            routes,
-            ..VirtualHost::default()
-        }],
+        virtual_hosts: vec![virtual_host],
         request_headers_to_remove: vec![names::LISTENER_HEADER.to_owned(), names::SCOPE_HEADER.to_owned()],
         ..RouteConfiguration::default()
     };
@@ -91,7 +94,7 @@ fn reason(route: &Route) -> String {
     format!("for {}", route.name())
 }
 
-fn lower(host: &Host, route: &Route) -> EnvoyRoute {
+fn lower(host: &Host, route: &Route, common: &route_effects::Common) -> EnvoyRoute {
     let mut lowered = envoy_route(route.name(), &route.matches);
     match &route.action {
         Action::Answer(answer) => route_effects::answer(&mut lowered, answer),
@@ -100,12 +103,12 @@ fn lower(host: &Host, route: &Route) -> EnvoyRoute {
             if let [only] = &destinations[..] {
                 header_operations(&mut lowered, &only.request_headers, &only.response_headers);
             }
-            route_effects::route_action(&mut action, host, route);
+            route_effects::route_action(&mut action, host, route, common);
             lowered.action = Some(EnvoyAction::Route(action));
         }
     }
     header_operations(&mut lowered, &route.effects.request_headers, &route.effects.response_headers);
-    route_effects::typed_per_filter_config(&mut lowered, &route.effects);
+    route_effects::typed_per_filter_config(&mut lowered, &route.effects, common);
     lowered
 }
 

@@ -18,7 +18,7 @@ use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
 use envoy_types::pb::envoy::config::route::v3::route_action::{HostRewriteSpecifier, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::{
     CorsPolicy, DirectResponseAction, FilterConfig, RateLimit, RedirectAction, RetryPolicy,
-    Route as EnvoyRoute, RouteAction,
+    Route as EnvoyRoute, RouteAction, VirtualHost,
 };
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
@@ -43,9 +43,9 @@ use crate::features::effects::{
 };
 use crate::features::fault::{Abort, Fault};
 use crate::features::retries::Retries;
-use crate::features::{body_size, rewrite};
+use crate::features::rewrite;
 use crate::model::limit;
-use crate::model::{Host, PathMatch, Route};
+use crate::model::{Action, Host, PathMatch, Route};
 use crate::values::pattern;
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
@@ -91,15 +91,51 @@ fn redirect_action(redirect: &Redirect) -> RedirectAction {
     }
 }
 
+/// What most routes of a host have in common, so that it is said once, by the virtual host.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    max_request_bytes: u64,
+    retry_policy: Option<RetryPolicy>,
+}
+
+impl Common {
+    /// What the first route that forwards has is taken for what most have.
+    pub(crate) fn of(host: &Host) -> Self {
+        let forwards = |route: &&Route| matches!(route.action, Action::Forward(_));
+        let first = host.routes.iter().find(forwards).map(|route| &route.effects);
+        first.map_or_else(Self::default, |effects| Self {
+            max_request_bytes: max_request_bytes(effects),
+            retry_policy: retry_policy(effects),
+        })
+    }
+
+    /// Says it.
+    pub(crate) fn apply(self, virtual_host: &mut VirtualHost) {
+        if self.max_request_bytes > 0 {
+            let limit = body_size_limit(self.max_request_bytes);
+            virtual_host.typed_per_filter_config.insert(names::BODY_SIZE.to_owned(), limit);
+        }
+        virtual_host.retry_policy = self.retry_policy;
+    }
+}
+
+fn max_request_bytes(effects: &Effects) -> u64 {
+    effects.max_request_bytes.as_ref().map_or(0, |limit| limit.value)
+}
+
 /// What the route's action says: timeouts, retries, rewrites, mirrors.
-pub(crate) fn route_action(action: &mut RouteAction, host: &Host, route: &Route) {
+pub(crate) fn route_action(action: &mut RouteAction, host: &Host, route: &Route, common: &Common) {
     let effects = &route.effects;
     // No setting means no limit: Envoy's own default of 15 seconds would cut long inference calls.
     action.timeout =
         proto::duration(effects.timeout.as_ref().map_or(Duration::ZERO, |timeout| timeout.value));
     action.idle_timeout =
         proto::duration(effects.idle_timeout.as_ref().map_or(Duration::ZERO, |gap| gap.value));
-    action.retry_policy = retry_policy(effects);
+    let retry_policy = retry_policy(effects);
+    if retry_policy != common.retry_policy {
+        // A route without retries under a virtual host with them needs a policy that says so.
+        action.retry_policy = Some(retry_policy.unwrap_or_default());
+    }
     if let Some(rewrite) = &effects.path_rewrite {
         path_rewrite(action, &rewrite.value, &route.matches.path);
     }
@@ -179,14 +215,14 @@ fn path_rewrite(action: &mut RouteAction, path_rewrite: &PathRewrite, path: &Pat
 }
 
 /// What the filters in the chain are told by this route.
-pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects) {
+pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects, common: &Common) {
     let mut set = |filter: &str, config: Any| {
         route.typed_per_filter_config.insert(filter.to_owned(), config);
     };
-    match effects.max_request_bytes.as_ref().map_or(0, |limit| limit.value) {
-        body_size::DEFAULT_BYTES => {}
-        0 => set(names::BODY_SIZE, pack(&FilterConfig { disabled: true, ..FilterConfig::default() })),
-        bytes => set(names::BODY_SIZE, body_size_limit(bytes)),
+    let bytes = max_request_bytes(effects);
+    if bytes != common.max_request_bytes {
+        let unlimited = || pack(&FilterConfig { disabled: true, ..FilterConfig::default() });
+        set(names::BODY_SIZE, if bytes == 0 { unlimited() } else { body_size_limit(bytes) });
     }
     for (status, filter) in [
         (LimitStatus::ServiceUnavailable, names::RATE_LIMIT_503),
