@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod model;
 pub mod ratelimit;
 pub mod resolve;
+pub mod settings;
 pub mod source;
 pub mod store;
 pub mod telemetry;
