@@ -83,7 +83,7 @@ impl Algorithm {
         let scaled = u64::from(requests) * MILLION;
         let period_ms = period_ms.max(1);
         match u32::try_from(scaled / period_ms) {
-            Ok(thousandths) if scaled % period_ms != 0 => {
+            Ok(thousandths) if !scaled.is_multiple_of(period_ms) => {
                 Self::Gcra { requests: thousandths, period_ms: MILLION, burst }
             }
             _ => Self::Gcra { requests, period_ms, burst },

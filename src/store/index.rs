@@ -144,7 +144,13 @@ fn service_of(stored: &Stored) -> Vec<ObjectKey> {
 
 fn targets(stored: &Stored) -> Vec<ObjectKey> {
     let Object::RateLimitPolicy(policy) = &stored.object else { return Vec::new() };
-    policy.target().into_iter().collect()
+    let target = &policy.spec.target_ref;
+    let kind = match target.kind.parse() {
+        Ok(kind @ (Kind::Ingress | Kind::VirtualService)) => kind,
+        _ => return Vec::new(),
+    };
+    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+    vec![ObjectKey::new(kind, namespace, target.name.as_str())]
 }
 
 fn listed_kind(stored: &Stored) -> Vec<Kind> {

@@ -3,6 +3,7 @@
 pub mod boolean;
 pub mod duration;
 pub mod finding;
+pub mod hash;
 pub mod header;
 pub mod host;
 pub mod matching;
