@@ -17,6 +17,7 @@ pub mod descriptors;
 pub mod features;
 pub mod fleet;
 pub mod model;
+pub mod options;
 pub mod ratelimit;
 pub mod resolve;
 pub mod settings;
