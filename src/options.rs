@@ -37,6 +37,8 @@ pub struct RunOptions {
     pub envoy: PathBuf,
     /// Where that Envoy's admin interface listens; port 0 picks one.
     pub envoy_admin: SocketAddr,
+    /// The bytes of memory that there are for this process and that Envoy, if there is a limit.
+    pub envoy_memory: Option<u64>,
 }
 
 /// How Kubernetes is reached, and what is written back to it.
