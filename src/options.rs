@@ -128,7 +128,8 @@ pub fn host_port(text: &str) -> Result<(String, u16), String> {
         None => host.to_owned(),
     };
     let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    let known = !host.is_empty() && (is_name(&host) || host.parse::<std::net::Ipv6Addr>().is_ok() && text.starts_with('['));
+    let known = !host.is_empty()
+        && (is_name(&host) || host.parse::<std::net::Ipv6Addr>().is_ok() && text.starts_with('['));
     if known { Ok((host, port)) } else { Err(form()) }
 }
 
@@ -144,7 +145,19 @@ mod tests {
         }
         assert_eq!(Place::from_str("embedded"), Ok(Place::Embedded));
         assert_eq!(Place::from_str("off"), Ok(Place::Off));
-        for text in ["", "host", "host:", ":80", "host:0", "host:99999", "::1:80", "[::1", "[x]:80", "a b:80", "http://a:80"] {
+        for text in [
+            "",
+            "host",
+            "host:",
+            ":80",
+            "host:0",
+            "host:99999",
+            "::1:80",
+            "[::1",
+            "[x]:80",
+            "a b:80",
+            "http://a:80",
+        ] {
             assert!(Place::from_str(text).is_err(), "{text}");
         }
     }

@@ -25,13 +25,14 @@ pub struct LevelError {
 /// # Errors
 /// When the level cannot be read.
 pub fn init(level: &str, format: Format) -> Result<(), LevelError> {
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .map_err(|reason| LevelError { text: level.to_owned(), reason })?;
+    let filter =
+        EnvFilter::builder().parse(level).map_err(|reason| LevelError { text: level.to_owned(), reason })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that there is a subscriber already, which is the caller's wish.
     let _ = match format {
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
         Format::Text => lines.with_ansi(colours(&std::io::stderr())).with_target(false).try_init(),
     };
     Ok(())

@@ -61,7 +61,8 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn host_name() -> anyhow::Result<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read this host's name")?;
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read this host's name")?;
     let name = name.trim();
     if name.is_empty() {
         bail!("this host has no name: give --node-id");

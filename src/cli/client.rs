@@ -24,7 +24,12 @@ pub(super) async fn get(server: &str, path: &str) -> anyhow::Result<Bytes> {
             format!("no control plane answers at {authority}; is it running, and is this its --admin-listen?")
         })?;
         let status = response.status();
-        let body = response.into_body().collect().await.context("the control plane broke off its answer")?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .context("the control plane broke off its answer")?
+            .to_bytes();
         if !status.is_success() {
             bail!("the control plane at {authority} answered {path} with {status}: {}", reason(&body));
         }
@@ -32,7 +37,9 @@ pub(super) async fn get(server: &str, path: &str) -> anyhow::Result<Bytes> {
     };
     match tokio::time::timeout(ANSWER_WITHIN, answer).await {
         Ok(answer) => answer,
-        Err(_) => bail!("the control plane at {authority} did not answer within {} s", ANSWER_WITHIN.as_secs()),
+        Err(_) => {
+            bail!("the control plane at {authority} did not answer within {} s", ANSWER_WITHIN.as_secs())
+        }
     }
 }
 

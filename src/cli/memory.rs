@@ -4,7 +4,10 @@ use std::path::Path;
 
 /// The memory limit in bytes of the control group of this process, version 2 or 1; none if it is unlimited.
 pub fn memory_limit() -> Option<u64> {
-    limit_below(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+    limit_below(
+        Path::new("/sys/fs/cgroup"),
+        &std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
+    )
 }
 
 /// The smallest limit of a group and those around it. `membership` is the text of `/proc/self/cgroup`.

@@ -153,7 +153,10 @@ fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
 
 /// The whole command line: what is derived, `run`'s own defaults, and a variable for every flag.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("run", run::defaults).mut_args(variable).mut_subcommands(|c| c.mut_args(variable))
+    Cli::command()
+        .mut_subcommand("run", run::defaults)
+        .mut_args(variable)
+        .mut_subcommands(|c| c.mut_args(variable))
 }
 
 fn variable(arg: clap::Arg) -> clap::Arg {

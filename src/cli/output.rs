@@ -90,7 +90,11 @@ impl Cell {
 pub(super) fn table(rows: &[Vec<Cell>], style: Style) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count()).max().unwrap_or_default()
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.text.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -100,7 +104,8 @@ pub(super) fn table(rows: &[Vec<Cell>], style: Style) -> String {
             if !style.table && cell.text.is_empty() {
                 continue;
             }
-            let painted = cell.colour.map_or_else(|| cell.text.clone(), |colour| style.paint(colour, &cell.text));
+            let painted =
+                cell.colour.map_or_else(|| cell.text.clone(), |colour| style.paint(colour, &cell.text));
             line.push_str(&painted);
             let gap = if style.table { width - cell.text.chars().count() + 2 } else { 1 };
             line.extend(std::iter::repeat_n(' ', gap));

@@ -23,7 +23,8 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let address = args.ratelimit_listen;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         tracing::info!(service = "ratelimit", address = %listener.local_addr()?, "listening");
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let shutdown = async {

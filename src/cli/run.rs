@@ -51,5 +51,8 @@ impl Args {
 
 fn find_envoy(path: &std::ffi::OsStr) -> Option<PathBuf> {
     let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join("envoy")).chain([Path::new(INSTALLED).to_owned()]).find(|file| file.is_file())
+    folders
+        .map(|folder| folder.join("envoy"))
+        .chain([Path::new(INSTALLED).to_owned()])
+        .find(|file| file.is_file())
 }

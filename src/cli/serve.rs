@@ -147,7 +147,9 @@ impl XdsArgs {
                 key: key.clone(),
                 authority: authority.clone(),
             })),
-            _ => bail!("--xds-tls-cert, --xds-tls-key and --xds-ca go together: Envoys prove who they are too"),
+            _ => {
+                bail!("--xds-tls-cert, --xds-tls-key and --xds-ca go together: Envoys prove who they are too")
+            }
         }
     }
 }

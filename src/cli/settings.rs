@@ -65,6 +65,7 @@ impl Args {
 
 fn domain(text: &str) -> Result<String, String> {
     let domain = text.trim_matches('.').to_ascii_lowercase();
-    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if domain.split('.').all(label) { Ok(domain) } else { Err("expected a DNS domain".to_owned()) }
 }

@@ -47,7 +47,9 @@ fn defaults_of_serve_are_those_of_the_settings() {
 
 #[test]
 fn run_needs_no_privilege() {
-    let Command::Run(args) = read(&["run", "--manifests", "d", "--envoy", "e"]).unwrap().command else { panic!() };
+    let Command::Run(args) = read(&["run", "--manifests", "d", "--envoy", "e"]).unwrap().command else {
+        panic!()
+    };
     let options = args.options().unwrap();
     assert_eq!((options.serve.settings.http_port, options.serve.settings.https_port), (8080, 8443));
     assert_eq!(options.envoy, PathBuf::from("e"));
@@ -77,7 +79,13 @@ fn flags_are_taken() {
     assert_eq!((options.ratelimit, options.authz), (Place::Off, Place::Remote("10.0.0.1:80".into())));
     assert_eq!(options.kubernetes.watch_namespaces, ["a", "b", "c"]);
     assert_eq!(options.kubernetes.publish_service, Some(("x".into(), "y".into())));
-    for bad in ["--http-port=0", "--default-ssl-certificate=a", "--authz=x", "--cluster-domain=a b", "--xds-insecure=1"] {
+    for bad in [
+        "--http-port=0",
+        "--default-ssl-certificate=a",
+        "--authz=x",
+        "--cluster-domain=a b",
+        "--xds-insecure=1",
+    ] {
         assert!(serve(&[bad]).is_err(), "{bad}");
     }
 }

@@ -242,9 +242,7 @@ fn overload_manager(options: &Options) -> Value {
         },
     }));
     let at = |value: f64| json!([{"name": HEAP, "threshold": {"value": value}}]);
-    let between = |from: f64, to: f64| {
-        json!([{"name": HEAP, "scaled": {"scaling_threshold": from, "saturation_threshold": to}}])
-    };
+    let between = |from: f64, to: f64| json!([{"name": HEAP, "scaled": {"scaling_threshold": from, "saturation_threshold": to}}]);
     let shorter_timers = json!({
         "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
         "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}],
@@ -320,10 +318,14 @@ mod tests {
     #[test]
     fn the_control_plane_must_prove_its_name() {
         let tls = Some(Tls { certificate: "c".into(), key: "k".into(), authority: "a".into() });
-        for (host, kind, sni) in [("10.0.0.1", "IP_ADDRESS", Value::Null), ("cp.example", "DNS", json!("cp.example"))] {
-            let bootstrap = bootstrap(&Options { tls: tls.clone(), xds: (host.into(), 1), ..options() }).unwrap();
+        for (host, kind, sni) in
+            [("10.0.0.1", "IP_ADDRESS", Value::Null), ("cp.example", "DNS", json!("cp.example"))]
+        {
+            let bootstrap =
+                bootstrap(&Options { tls: tls.clone(), xds: (host.into(), 1), ..options() }).unwrap();
             let context = &bootstrap["static_resources"]["clusters"][0]["transport_socket"]["typed_config"];
-            let name = &context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"][0];
+            let name =
+                &context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"][0];
             assert_eq!(name, &json!({"san_type": kind, "matcher": {"exact": host}}));
             assert_eq!(context["sni"], sni);
         }
