@@ -514,7 +514,7 @@ mod tests {
         let fleet = Fleet::new();
         let rejections = fleet.rejections();
         let streams = [(); 2].map(|()| fleet.connect(Protocol::Delta, None, at(0)));
-        let key = (TypeUrl::Cluster, Arc::from("c"));
+        let key = (TypeUrl::Cluster, Arc::<str>::from("c"));
         let rejected = Event::Rejected {
             type_url: key.0,
             name: key.1.clone(),

@@ -10,6 +10,7 @@ use super::{namespaced, settings};
 use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles};
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// Folder of manifests to follow; Kubernetes unless given
     #[arg(long, value_name = "DIR")]

@@ -9,6 +9,7 @@ use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Routing")]
+#[group(skip)]
 pub(super) struct Args {
     /// What Envoy's listeners bind
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
