@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions, TransportSocket,
-    transport_socket,
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpProtocolOptions,
+    TransportSocket, transport_socket,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -83,7 +83,10 @@ fn base(name: &str) -> Cluster {
     Cluster {
         name: name.to_owned(),
         lb_policy: LbPolicy::RoundRobin.into(),
-        circuit_breakers: Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![thresholds],
+            ..CircuitBreakers::default()
+        }),
         // Panic mode would send requests to endpoints that said they are going away.
         common_lb_config: Some(CommonLbConfig {
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
@@ -97,13 +100,15 @@ fn dns(message: &mut Cluster, host: &str, port: u16) {
     message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
     // A name that does not resolve must not hold back the clusters that come with it.
     message.wait_for_warm_on_init = proto::boolean(false);
-    message.respect_dns_ttl = true;
     let endpoint = Endpoint { address: proto::socket_address(host, port), ..Endpoint::default() };
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
     message.load_assignment = Some(ClusterLoadAssignment {
         cluster_name: message.name.clone(),
-        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() }],
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
         ..ClusterLoadAssignment::default()
     });
 }

@@ -19,6 +19,8 @@ const SCRIPT: &str = r#"
 local function found(handle, scope)
   handle:headers():replace("x-chancery-scope", scope)
   handle:clearRouteCache()
+  -- Asking for the route's metadata is what makes Envoy look for the route again.
+  handle:metadata()
   local name = handle:streamInfo():routeName()
   return name ~= nil and name ~= ""
 end
@@ -48,7 +50,6 @@ pub fn extension_config(wildcards: bool) -> Resource {
     } else {
         pack(&HeaderMutation::default())
     };
-    let message =
-        TypedExtensionConfig { name: names::FALLBACK.to_owned(), typed_config: Some(typed_config) };
+    let message = TypedExtensionConfig { name: names::FALLBACK.to_owned(), typed_config: Some(typed_config) };
     Resource::new(TypeUrl::TypedExtensionConfig, names::FALLBACK, version(&(SCRIPT, wildcards)), &message)
 }

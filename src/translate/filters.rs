@@ -6,7 +6,6 @@
 use serde_json::{Value, json};
 
 use super::names;
-use crate::features::body_size;
 use crate::model::limit;
 
 /// Hosts that are in lower case and do not end in a dot, with a port or not: their scope needs no rewriting.
@@ -27,7 +26,10 @@ end
 pub(crate) fn http_filters(rate_limit: bool, upgrade: bool) -> Vec<Value> {
     let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors()];
     if rate_limit {
-        filters.push(rate_limit_filter(names::RATE_LIMIT_503, json!({"rate_limited_status": {"code": "ServiceUnavailable"}})));
+        filters.push(rate_limit_filter(
+            names::RATE_LIMIT_503,
+            json!({"rate_limited_status": {"code": "ServiceUnavailable"}}),
+        ));
         filters.push(rate_limit_filter(
             names::RATE_LIMIT_429,
             json!({"enable_x_ratelimit_headers": "DRAFT_VERSION_03"}),
@@ -45,31 +47,37 @@ fn filter(name: &str, typed_config: &Value) -> Value {
 }
 
 fn scope() -> Value {
-    filter("scope", &json!({
-        "@type": "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        "extension_config": {"name": "envoy.filters.http.lua", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            "default_source_code": {"inline_string": SCOPE_SCRIPT},
-        }},
-        "xds_matcher": {"matcher_list": {"matchers": [{
-            "predicate": {"single_predicate": {
-                "input": {"name": "scope", "typed_config": {
-                    "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                    "header_name": names::SCOPE_HEADER,
-                }},
-                "value_match": {"safe_regex": {"google_re2": {}, "regex": PLAIN_HOST}},
+    filter(
+        "scope",
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+            "extension_config": {"name": "envoy.filters.http.lua", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+                "default_source_code": {"inline_string": SCOPE_SCRIPT},
             }},
-            "on_match": {"action": {"name": "skip", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter",
-            }}},
-        }]}},
-    }))
+            "xds_matcher": {"matcher_list": {"matchers": [{
+                "predicate": {"single_predicate": {
+                    "input": {"name": "scope", "typed_config": {
+                        "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+                        "header_name": names::SCOPE_HEADER,
+                    }},
+                    "value_match": {"safe_regex": {"google_re2": {}, "regex": PLAIN_HOST}},
+                }},
+                "on_match": {"action": {"name": "skip", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter",
+                }}},
+            }]}},
+        }),
+    )
 }
 
 fn on_demand() -> Value {
-    filter("envoy.filters.http.on_demand", &json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand",
-    }))
+    filter(
+        "envoy.filters.http.on_demand",
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand",
+        }),
+    )
 }
 
 fn fallback() -> Value {
@@ -86,15 +94,21 @@ fn fallback() -> Value {
 }
 
 fn fault() -> Value {
-    filter("envoy.filters.http.fault", &json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
-    }))
+    filter(
+        "envoy.filters.http.fault",
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+        }),
+    )
 }
 
 fn cors() -> Value {
-    filter("envoy.filters.http.cors", &json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
-    }))
+    filter(
+        "envoy.filters.http.cors",
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
+        }),
+    )
 }
 
 /// A rate limit filter asks for nothing on routes that do not say what to count. The usual answers are filters of
@@ -117,20 +131,25 @@ fn rate_limit_filter(name: &str, answer: Value) -> Value {
     filter(name, &config)
 }
 
-/// ingress-nginx's default holds where a route does not say otherwise.
+/// The limit of request bodies is a filter that routes bring along, in the chain that this filter makes for them.
+///
+/// Envoy makes that chain when a request arrives. For a host that is loaded by its very first request there is no
+/// route then, so a body that comes with that request is not limited.
 fn body_size() -> Value {
-    filter(names::BODY_SIZE, &json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
-        "default_filter_chain": {"filters": [{"name": "envoy.filters.http.body_size_limit", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
-            "max_request_bytes": body_size::DEFAULT_BYTES.to_string(),
-        }}]},
-    }))
+    filter(
+        names::BODY_SIZE,
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
+        }),
+    )
 }
 
 fn router() -> Value {
-    filter("envoy.filters.http.router", &json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-        "suppress_envoy_headers": true,
-    }))
+    filter(
+        "envoy.filters.http.router",
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        }),
+    )
 }

@@ -24,19 +24,31 @@ fn resource(listener: &Value) -> Result<Resource, descriptors::Error> {
 }
 
 fn http(settings: &Settings) -> Value {
-    listener(names::HTTP, settings, settings.http_port, json!({
-        "filters": [http_connection_manager(names::HTTP, settings)],
-    }), json!([]))
+    listener(
+        names::HTTP,
+        settings,
+        settings.http_port,
+        json!({
+            "filters": [http_connection_manager(names::HTTP, settings)],
+        }),
+        json!([]),
+    )
 }
 
 fn https(settings: &Settings) -> Value {
-    listener(names::HTTPS, settings, settings.https_port, json!({
-        "filters": [http_connection_manager(names::HTTPS, settings)],
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls_context()},
-        "transport_socket_connect_timeout": "15s",
-    }), json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-    }}]))
+    listener(
+        names::HTTPS,
+        settings,
+        settings.https_port,
+        json!({
+            "filters": [http_connection_manager(names::HTTPS, settings)],
+            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls_context()},
+            "transport_socket_connect_timeout": "15s",
+        }),
+        json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        }}]),
+    )
 }
 
 fn listener(name: &str, settings: &Settings, port: u16, chain: Value, listener_filters: Value) -> Value {
@@ -66,9 +78,9 @@ fn tls_context() -> Value {
                 "config_source": {"ads": {}, "resource_api_version": "V3"},
                 "certificate_mapper": {"name": "sni", "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.cert_mappers.sni.v3.SNI",
-                    "default_value": names::DEFAULT_SECRET,
+                    "default_value": names::NO_SNI,
                 }},
-                "prefetch_secret_names": [names::DEFAULT_SECRET],
+                "prefetch_secret_names": [names::NO_SNI],
             }},
         },
     })
@@ -84,6 +96,7 @@ fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
         "http_filters": filters::http_filters(rate_limit, false),
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": filters::http_filters(rate_limit, true)}],
         "use_remote_address": true,
+        "skip_xff_append": true,
         "generate_request_id": true,
         "preserve_external_request_id": true,
         "normalize_path": true,
@@ -107,9 +120,7 @@ fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
 
 /// One subscription for all listeners: the key begins with the listener's name.
 fn scoped_routes() -> Value {
-    let fragment = |header: &str, separator: &str| {
-        json!({"header_value_extractor": {"name": header, "element_separator": separator, "index": 0}})
-    };
+    let fragment = |header: &str, separator: &str| json!({"header_value_extractor": {"name": header, "element_separator": separator, "index": 0}});
     json!({
         "name": "chancery",
         "scope_key_builder": {"fragments": [
@@ -136,7 +147,7 @@ fn early_headers(listener: &str) -> Value {
             set(names::LISTENER_HEADER, listener),
             set(names::SCOPE_HEADER, "%REQ(:AUTHORITY)%"),
             set("x-original-forwarded-for", "%REQ(X-FORWARDED-FOR)%"),
-            {"remove": "x-forwarded-for"},
+            set("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
             {"remove": "x-forwarded-proto"},
             {"remove": "proxy"},
             set("x-real-ip", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),

@@ -22,5 +22,7 @@ pub const RATE_LIMIT_503: &str = "ratelimit-503";
 pub const RATE_LIMIT_429: &str = "ratelimit-429";
 /// The cluster of the rate limit service.
 pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
-/// The secret that is served where no SNI was sent.
+/// The secret for every name that has none of its own.
 pub const DEFAULT_SECRET: &str = "*";
+/// What is asked for where a client sends no SNI. To delta xDS `*` would mean every secret.
+pub const NO_SNI: &str = "default";

@@ -1,8 +1,8 @@
 //! Hosts to scoped routes: which RouteConfiguration serves a host on a listener.
 
 use envoy_types::pb::envoy::config::route::v3::ScopedRouteConfiguration;
-use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::key::{Fragment, fragment};
 use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::Key;
+use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::key::{Fragment, fragment};
 
 use super::{names, version};
 use crate::model::Host;

@@ -18,7 +18,6 @@ pub fn generated(name: &str, certificate: &Certificate) -> Resource {
     named(name, version("generated default certificate"), certificate)
 }
 
-
 fn named(name: &str, version: Version, certificate: &Certificate) -> Resource {
     let inline = |bytes: &[u8]| {
         let specifier = Some(data_source::Specifier::InlineBytes(bytes.to_vec()));
