@@ -17,6 +17,7 @@ pub mod descriptors;
 pub mod store;
 pub mod source;
 pub mod settings;
+pub mod options;
 pub mod resolve;
 pub mod translate;
 pub mod xds;

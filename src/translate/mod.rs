@@ -3,6 +3,7 @@
 //! One function for each resource that changes alone. A resource's version is a hash of everything that the function
 //! read, so equal input gives equal versions on every replica.
 
+pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod fallback;
