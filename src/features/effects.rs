@@ -197,6 +197,27 @@ pub enum Listeners {
     Https,
 }
 
+impl Listeners {
+    /// The listeners that are in both.
+    pub fn and(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, either) | (either, Self::All) => Some(either),
+            (one, same) if one == same => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Those that are not in the other.
+    pub fn without(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, Self::Http) => Some(Self::Https),
+            (Self::All, Self::Https) => Some(Self::Http),
+            (one, other) if other == Self::All || one == other => None,
+            (one, _) => Some(one),
+        }
+    }
+}
+
 /// An answer that Envoy gives by itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
