@@ -17,7 +17,7 @@ pub(crate) struct Hosts {
     eager: BTreeSet<Rank>,
     on_demand: BTreeSet<Rank>,
     /// Wildcards are always eager and count for nothing.
-    wildcards: usize,
+    wildcards: BTreeSet<HostName>,
     rescoped: BTreeSet<HostName>,
 }
 
@@ -34,7 +34,7 @@ impl Hosts {
         self.remove(host);
         self.ages.insert(host.clone(), age.clone());
         if host.is_wildcard() {
-            self.wildcards += 1;
+            self.wildcards.insert(host.clone());
             self.rescoped.insert(host.clone());
             return;
         }
@@ -53,7 +53,7 @@ impl Hosts {
     pub(crate) fn remove(&mut self, host: &HostName) {
         let Some(age) = self.ages.remove(host) else { return };
         if host.is_wildcard() {
-            self.wildcards -= 1;
+            self.wildcards.remove(host);
             return;
         }
         let rank = (age, host.clone());
@@ -74,9 +74,9 @@ impl Hosts {
         self.ages.get(host).is_some_and(|age| self.on_demand.contains(&(age.clone(), host.clone())))
     }
 
-    /// Whether there is any wildcard host.
-    pub(crate) fn has_wildcards(&self) -> bool {
-        self.wildcards > 0
+    /// The wildcard hosts.
+    pub(crate) fn wildcards(&self) -> &BTreeSet<HostName> {
+        &self.wildcards
     }
 
     /// Hosts whose scopes may be others than before.
@@ -105,7 +105,7 @@ mod tests {
         }
         let on_demand = |hosts: &Hosts| ["a", "b", "c", "d"].map(|name| hosts.is_on_demand(&host(name)));
         assert_eq!(on_demand(&hosts), [false, false, true, true]);
-        assert!(hosts.has_wildcards() && !hosts.is_on_demand(&host("*.x")));
+        assert!(!hosts.wildcards().is_empty() && !hosts.is_on_demand(&host("*.x")));
         hosts.take_rescoped();
         hosts.remove(&host("a"));
         assert_eq!(hosts.take_rescoped().into_iter().collect::<Vec<_>>(), [host("c")]);

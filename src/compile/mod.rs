@@ -80,7 +80,7 @@ impl Compiler {
     pub fn new(settings: Settings, default_certificate: Certificate) -> Result<Self, descriptors::Error> {
         let mut update = Update::default();
         update.set.extend(translate::listener::listeners(&settings)?.into_iter().map(Arc::new));
-        update.set.push(Arc::new(translate::fallback::extension_config(false)));
+        update.set.push(Arc::new(translate::fallback::extension_config(false, &BTreeSet::new())));
         if let Some((host, port)) = &settings.ratelimit {
             let cluster = translate::cluster::service(translate::names::RATE_LIMIT_CLUSTER, host, *port);
             update.set.push(Arc::new(cluster));
@@ -150,7 +150,10 @@ impl Compiler {
     fn origins(&self, type_url: TypeUrl, name: &str) -> Vec<ObjectKey> {
         let hosts = self.published.hosts.values().filter(|host| match type_url {
             TypeUrl::RouteConfiguration | TypeUrl::ScopedRouteConfiguration => {
-                name.split('/').any(|part| part == host.name.as_str())
+                translate::names::LISTENERS.iter().any(|listener| {
+                    translate::route::name(host, listener) == name
+                        || translate::scope::name(&host.name, listener) == name
+                })
             }
             TypeUrl::Cluster => host.backends.iter().any(|backend| &*backend.name == name),
             TypeUrl::Secret => host.name.as_str() == name,

@@ -65,7 +65,9 @@ impl Compiler {
             let scope = translate::scope::name(&host.name, listener);
             self.update.remove.push((TypeUrl::ScopedRouteConfiguration, scope.into()));
         }
-        self.set_fallback();
+        if host.name.is_wildcard() {
+            self.set_fallback();
+        }
     }
 
     fn set_routes(&mut self, old: Option<&Host>, host: &Host) {
@@ -172,11 +174,15 @@ impl Compiler {
         let Some(host) = self.published.hosts.get(name).cloned() else { return };
         let scopes = translate::scope::scoped_routes(&host, self.hosts.is_on_demand(name));
         self.update.set.extend(scopes.into_iter().map(Arc::new));
-        self.set_fallback();
+        if name.is_wildcard() {
+            self.set_fallback();
+        }
     }
 
     fn set_fallback(&mut self) {
-        let fallback: Resource = translate::fallback::extension_config(self.hosts.has_wildcards());
+        let wildcards = self.hosts.wildcards();
+        let deep = wildcards.iter().filter(|host| host.shallow().is_some()).cloned().collect();
+        let fallback: Resource = translate::fallback::extension_config(!wildcards.is_empty(), &deep);
         self.update.set.push(Arc::new(fallback));
     }
 }

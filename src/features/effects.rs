@@ -260,4 +260,6 @@ pub enum RedirectPath {
     Whole(String),
     /// The request's own without its last slash.
     WithoutTrailingSlash,
+    /// None, and no query either: the location ends with the host.
+    Nothing,
 }

@@ -122,7 +122,7 @@ fn resolve(
 ) -> Option<usize> {
     let Some(service) = draft.view.service(namespace, name) else {
         let message = format!("Service {namespace}/{name} does not exist; requests are answered 503");
-        draft.findings.warning(&at.object, &*at.field, "ServiceNotFound", message);
+        draft.findings.error(&at.object, &*at.field, "ServiceNotFound", message);
         return None;
     };
     if let Some(target) = external_name(service) {
@@ -136,7 +136,7 @@ fn resolve(
     }
     let Some(found) = find(service, port) else {
         let message = port_message(namespace, name, service, port);
-        draft.findings.warning(&at.object, &*at.field, "PortNotFound", message);
+        draft.findings.error(&at.object, &*at.field, "PortNotFound", message);
         return None;
     };
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number(found.port) };

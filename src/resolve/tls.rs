@@ -31,7 +31,11 @@ pub(crate) fn of_ingress(draft: &mut Draft<'_>, key: &ObjectKey, ingress: &Ingre
                 "Secret {}/{name} {problem}; the default certificate is served for {}",
                 key.namespace, draft.host
             );
-            draft.findings.warning(key, &*origin.field, "InvalidCertificate", message);
+            match draft.view.secret(&key.namespace, name) {
+                // It may still come, as cert-manager's do.
+                None => draft.findings.warning(key, &*origin.field, "SecretNotFound", message),
+                Some(_) => draft.findings.error(key, &*origin.field, "InvalidCertificate", message),
+            }
         }
         let secret = usable.ok().map(|found| (Setting { value: secret, origin: origin.clone() }, found));
         return Some(Tls { origin, secret });

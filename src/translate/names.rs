@@ -12,6 +12,8 @@ pub const HTTPS: &str = "https";
 /// The listeners that serve hosts of routing objects.
 pub const LISTENERS: [&str; 2] = [HTTP, HTTPS];
 
+/// The RouteConfiguration of rules without a host: nginx's name for its default server.
+pub const ANY_HOST: &str = "_";
 /// The extension configuration that finds wildcard hosts.
 pub const FALLBACK: &str = "fallback";
 /// The filter whose default chain holds the limit of request bodies.

@@ -26,10 +26,12 @@ const STRICT_TRANSPORT_SECURITY: (&str, &str) =
 /// The name of the RouteConfiguration that serves a host on a listener: the host's own, but for https where that
 /// differs. So the http side keeps its name whatever comes, and Envoy never loads its routes anew.
 pub fn name(host: &Host, listener: &str) -> String {
+    // A subscription to `*` would mean every RouteConfiguration.
+    let host_name = if host.name.is_any() { names::ANY_HOST } else { host.name.as_str() };
     if listener == names::HTTPS && host.listeners_differ() {
-        format!("{}/{listener}", host.name)
+        format!("{host_name}/{listener}")
     } else {
-        host.name.to_string()
+        host_name.to_owned()
     }
 }
 

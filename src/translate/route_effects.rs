@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, RuntimeFractionalPercent, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{
+    DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, TypedExtensionConfig,
+};
 use envoy_types::pb::envoy::config::route::v3::rate_limit::Action as RateLimitAction;
 use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
     ActionSpecifier, GenericKey, RemoteAddress, RequestHeaders,
@@ -17,12 +20,13 @@ use envoy_types::pb::envoy::config::route::v3::retry_policy::{
 use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
 use envoy_types::pb::envoy::config::route::v3::route_action::{HostRewriteSpecifier, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::{
-    CorsPolicy, DirectResponseAction, FilterConfig, RateLimit, RedirectAction, RetryPolicy,
-    Route as EnvoyRoute, RouteAction, VirtualHost,
+    DirectResponseAction, FilterConfig, RateLimit, RedirectAction, RetryPolicy, Route as EnvoyRoute,
+    RouteAction, VirtualHost,
 };
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
 use envoy_types::pb::envoy::extensions::filters::http::body_size_limit::v3::BodySizeLimit;
+use envoy_types::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
 use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
@@ -46,6 +50,7 @@ use crate::features::retries::Retries;
 use crate::features::rewrite;
 use crate::model::limit;
 use crate::model::{Action, Host, PathMatch, Route};
+use crate::values::header::escape_format;
 use crate::values::pattern;
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
@@ -53,6 +58,17 @@ const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 /// An answer that Envoy gives by itself.
 pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
     route.action = Some(match answer {
+        Answer::Redirect(Redirect {
+            path: RedirectPath::Nothing, host: Some(host), scheme, status, ..
+        }) => {
+            // Envoy's own redirect has a path, be it `/`.
+            let location = format!("{}://{}", scheme.as_deref().unwrap_or("http"), escape_format(host));
+            route.response_headers_to_add.push(location_header(location));
+            EnvoyAction::DirectResponse(DirectResponseAction {
+                status: (*status).into(),
+                ..DirectResponseAction::default()
+            })
+        }
         Answer::Redirect(redirect) => EnvoyAction::Redirect(redirect_action(redirect)),
         Answer::Direct { status, body } => {
             let specifier = (!body.is_empty()).then(|| Specifier::InlineBytes(body.clone()));
@@ -66,6 +82,14 @@ pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
     });
 }
 
+fn location_header(location: String) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: "location".to_owned(), value: location, ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
 fn redirect_action(redirect: &Redirect) -> RedirectAction {
     let code = match redirect.status {
         302 => RedirectResponseCode::Found,
@@ -75,7 +99,7 @@ fn redirect_action(redirect: &Redirect) -> RedirectAction {
         _ => RedirectResponseCode::MovedPermanently,
     };
     let path = match &redirect.path {
-        RedirectPath::Keep => None,
+        RedirectPath::Keep | RedirectPath::Nothing => None,
         RedirectPath::Whole(path) => Some(PathRewriteSpecifier::PathRedirect(path.clone())),
         RedirectPath::WithoutTrailingSlash => {
             Some(PathRewriteSpecifier::RegexRewrite(substitute("^(.*)/$", "\\1")))
