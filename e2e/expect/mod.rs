@@ -8,6 +8,8 @@ mod tls;
 
 pub(crate) use json::check_json;
 
+pub(crate) use statistics::within as share_holds;
+
 use crate::case::step::Expect;
 use crate::certs::Authority;
 use crate::client::{Answer, Reply};
