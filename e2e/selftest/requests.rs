@@ -80,7 +80,7 @@ async fn send(address: SocketAddr, request: Request) -> Result<Vec<Answer>> {
     let edge =
         Edge { ip: *address.ip(), http_port: port, https_port: port, gateway_ports: Default::default() };
     let plan = Arc::new(Plan::new(&request, &edge, None)?);
-    Ok(send_all(&plan, request.count, request.concurrency).await)
+    Ok(send_all(&plan, request.count, request.concurrency, true).await)
 }
 
 fn request() -> Request {
