@@ -84,19 +84,31 @@ impl Client {
     }
 }
 
-/// Sends `count` requests over `concurrency` clients; each has its share and one connection for it.
-pub(crate) async fn send_all(plan: &Arc<Plan>, count: usize, concurrency: usize) -> Vec<Answer> {
+/// Sends `count` requests over `concurrency` clients; each has its share and one connection for it. Where failures are
+/// not `awaited`, the first one ends it all: the rest cannot save the try, but could wait very long.
+pub(crate) async fn send_all(
+    plan: &Arc<Plan>,
+    count: usize,
+    concurrency: usize,
+    awaited: bool,
+) -> Vec<Answer> {
     let jar = SharedJar::default();
+    let given_up = Arc::new(AtomicBool::new(false));
     let workers = concurrency.min(count).max(1);
     let share = |worker: usize| count / workers + usize::from(worker < count % workers);
     let tasks: Vec<_> = (0..workers)
         .map(|worker| {
             let mut client = Client::new(plan.clone(), jar.clone());
-            let share = share(worker);
+            let (share, given_up) = (share(worker), given_up.clone());
             tokio::spawn(async move {
                 let mut answers = Vec::with_capacity(share);
                 for _ in 0..share {
+                    if given_up.load(Ordering::Relaxed) {
+                        break;
+                    }
                     answers.push(client.send().await);
+                    let has_failed = answers.last().is_some_and(|answer: &Answer| answer.outcome.is_err());
+                    given_up.fetch_or(has_failed && !awaited, Ordering::Relaxed);
                 }
                 answers
             })

@@ -1,15 +1,17 @@
 //! Expectations of a single answer.
 
-use super::Judged;
+use super::{Context, Judged};
 use crate::case::step::{Expect, Seen};
 use crate::case::values::Pattern;
 use crate::client::Reply;
 use crate::echo::Record;
 use std::collections::BTreeMap;
 
-pub(super) fn check(expect: &Expect, one: &Judged<'_>, is_https: bool) -> Result<(), String> {
+pub(super) fn check(expect: &Expect, one: &Judged<'_>, context: &Context<'_>) -> Result<(), String> {
     let reply = match (&one.answer.outcome, expect.error) {
-        (Err(failure), Some(error)) if failure.is(error, is_https) => return check_duration(expect, one),
+        (Err(failure), Some(error)) if failure.is(error, context.is_https) => {
+            return check_duration(expect, one);
+        }
         (Err(failure), Some(error)) => {
             return Err(format!("error: expected {error:?}, seen {failure}").to_lowercase());
         }
@@ -24,6 +26,9 @@ pub(super) fn check(expect: &Expect, one: &Judged<'_>, is_https: bool) -> Result
         (Ok(reply), None) => reply,
     };
     check_status(expect, reply)?;
+    if context.is_websocket && expect.status.is_none() && expect.statuses.is_none() && reply.status != 101 {
+        return Err(format!("status: expected 101, seen {}", reply.status));
+    }
     check_backend(expect, one)?;
     if let Some(seen) = &expect.seen {
         match &one.by {

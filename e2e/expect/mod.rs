@@ -8,6 +8,8 @@ mod tls;
 
 pub(crate) use json::check_json;
 
+pub(crate) use statistics::within as share_holds;
+
 use crate::case::step::Expect;
 use crate::certs::Authority;
 use crate::client::{Answer, Reply};
@@ -21,6 +23,8 @@ pub(crate) struct Context<'a> {
     pub(crate) records: &'a Records,
     pub(crate) authority: &'a Authority,
     pub(crate) is_https: bool,
+    /// A websocket request wants 101 unless told otherwise.
+    pub(crate) is_websocket: bool,
 }
 
 /// An answer, and which backend gave it.
@@ -60,7 +64,7 @@ pub(crate) async fn check(expect: &Expect, answers: &[Answer], context: &Context
 
 /// The expectations that every answer must meet by itself.
 pub(crate) fn check_each(expect: &Expect, one: &Judged<'_>, context: &Context<'_>) -> Result<(), String> {
-    answer::check(expect, one, context.is_https)?;
+    answer::check(expect, one, context)?;
     match (&expect.tls, &one.answer.outcome) {
         (Some(tls), Ok(_)) => tls::check(tls, one.answer.handshake.as_deref(), context.authority),
         _ => Ok(()),

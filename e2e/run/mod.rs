@@ -22,7 +22,7 @@ pub(crate) struct Failure {
     pub(crate) after_success: bool,
     text: String,
     /// Where the logs are.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl fmt::Display for Failure {

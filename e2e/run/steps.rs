@@ -3,7 +3,7 @@
 use super::flow::Flow;
 use super::world::{World, fetch};
 use super::{command, scale};
-use crate::case::step::{Action, Component, Expect, Request, Step};
+use crate::case::step::{Action, Component, Expect, Request, Scheme, Step};
 use crate::case::values::ObjectRef;
 use crate::case::{Case, Mode};
 use crate::client::{Answer, Plan, send_all};
@@ -123,7 +123,8 @@ impl<'a> Runner<'a> {
 
     async fn request(&mut self, request: &Request, expect: &Expect) -> Result<(), String> {
         let plan = self.world.plan(request).map_err(|error| format!("{error:#}"))?;
-        let answers = send_all(&Arc::new(plan), request.count, request.concurrency).await;
+        let answers =
+            send_all(&Arc::new(plan), request.count, request.concurrency, expect.error.is_some()).await;
         let checked = check(expect, &answers, &self.world.context(request)).await;
         answers.iter().for_each(|answer| self.world.records.forget(&answer.id));
         checked
@@ -139,8 +140,12 @@ impl<'a> Runner<'a> {
             duration: started.elapsed(),
             handshake: None,
         };
-        let context =
-            Context { records: &self.world.records, authority: &self.world.authority, is_https: false };
+        let context = Context {
+            records: &self.world.records,
+            authority: &self.world.authority,
+            is_https: false,
+            is_websocket: false,
+        };
         check_each(expect, &Judged { answer: &answer, by: None }, &context)?;
         match &expect.json {
             Some(expected) => {
@@ -217,7 +222,8 @@ impl World {
         Context {
             records: &self.records,
             authority: &self.authority,
-            is_https: request.scheme == crate::case::step::Scheme::Https,
+            is_https: request.scheme == Scheme::Https,
+            is_websocket: request.websocket,
         }
     }
 }

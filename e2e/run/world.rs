@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) ports: Ports,
     pub(super) edge: Edge,
     pub(super) cluster: Cluster,
+    /// Secrets that the case began with; a client may hold one that the cluster has lost.
+    secrets: Vec<Object>,
     pub(super) records: Arc<Records>,
     pub(super) authority: Authority,
     pub(super) backends: Vec<Replicas>,
@@ -119,6 +121,7 @@ impl World {
             redis,
             edge,
             cluster,
+            secrets: Vec::new(),
             records,
             authority,
             backends,
@@ -133,10 +136,11 @@ impl World {
         if let Some(ratelimit) = &mut self.ratelimit {
             ratelimit.start()?;
         }
-        for object in
-            made.iter().chain(&case.manifests.iter().flat_map(|text| objects(text)).collect::<Vec<_>>())
-        {
-            self.cluster.apply(object).with_context(|| format!("{} {}", object.kind, object.name))?;
+        for object in made.into_iter().chain(case.manifests.iter().flat_map(|text| objects(text))) {
+            self.cluster.apply(&object).with_context(|| format!("{} {}", object.kind, object.name))?;
+            if object.kind == "Secret" {
+                self.secrets.push(object);
+            }
         }
         self.envoy.start()?;
         let started = Instant::now();
@@ -191,8 +195,8 @@ impl World {
                 && object.namespace.as_ref() == Some(&name.namespace)
                 && object.name == name.name
         };
-        let secret =
-            self.cluster.objects().find(is_meant).with_context(|| format!("there is no Secret {name}"))?;
+        let mut known = self.cluster.objects().chain(&self.secrets);
+        let secret = known.find(is_meant).with_context(|| format!("there is no Secret {name}"))?;
         identity_of(&secret.value).with_context(|| format!("Secret {name}"))
     }
 
