@@ -163,7 +163,8 @@ struct Stream<W: Wire> {
     session: Option<Session>,
     responses: VecDeque<Response>,
     connection: Connection,
-    node: String,
+    /// `node.id`, once the client said it.
+    node: Option<String>,
 }
 
 impl<W: Wire> Stream<W> {
@@ -177,7 +178,7 @@ impl<W: Wire> Stream<W> {
             session: None,
             responses: VecDeque::new(),
             connection,
-            node: String::new(),
+            node: None,
         }
     }
 
@@ -223,7 +224,8 @@ impl<W: Wire> Stream<W> {
     }
 
     fn on_request(&mut self, mut request: W::Request) -> Option<Vec<Response>> {
-        if let Some(node) = W::node(&mut request) {
+        // Envoy repeats itself in every request unless told to set its node on the first message only.
+        if let Some(node) = W::node(&mut request).filter(|_| self.node.is_none()) {
             self.identify(node);
         }
         match request.try_into() {
@@ -247,7 +249,7 @@ impl<W: Wire> Stream<W> {
         let user_agent = format!("{} {version}", node.user_agent_name).trim().to_owned();
         tracing::info!(node = node.id, cluster = node.cluster, user_agent, "connected");
         self.connection.identify(&node.id, &node.cluster, user_agent);
-        self.node = node.id;
+        self.node = Some(node.id);
     }
 
     fn frame(&self, response: &Response) -> W::Frame {
@@ -282,10 +284,10 @@ impl<W: Wire> Stream<W> {
         for event in session.take_events() {
             match &event {
                 Event::Nacked { type_url, message } => {
-                    tracing::warn!(node = self.node, %type_url, message, "a response was rejected");
+                    tracing::warn!(node = self.node, %type_url, reason = message, "a response was rejected");
                 }
                 Event::Rejected { type_url, name, version, message } => {
-                    tracing::error!(node = self.node, %type_url, %name, %version, message, "rejected");
+                    tracing::error!(node = self.node, %type_url, %name, %version, reason = message, "rejected");
                 }
                 Event::Acked { .. } | Event::Settled { .. } => {}
             }
