@@ -6,6 +6,7 @@
 mod backend;
 mod canary;
 mod class;
+mod conflict;
 mod draft;
 mod endpoints;
 mod ingress;
@@ -65,6 +66,7 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
         fallback.extend(group.fallback);
     }
     routes.extend(everything);
+    conflict::report(&mut draft.findings, &routes);
     routes.extend(fallback);
     routes.extend(not_found(&routes));
     let certificate = draft.tls.take().and_then(|tls| tls.secret);
