@@ -2,16 +2,23 @@
 //!
 //! This is also the one place that says how Envoy names a limit to the rate limit service. One
 //! `RateLimitDescriptor` stands for one limit. Its first entry is [`LIMIT_ENTRY`] with the limit's id; every
-//! further entry, whatever its name, is part of the key that is counted:
+//! further entry, its name included, is part of the key that is counted:
 //!
 //! ```text
 //! domain "chancery"
-//! [("limit", "Ingress/shop/api/limit-rps"), ("remote_address", "192.0.2.7")]
+//! [("limit", "Ingress/shop/api/limit-rps"), ("key", "192.0.2.7")]
 //! [("limit", "RateLimitPolicy/shop/api/0"), ("key", "a header's value")]
 //! ```
 //!
-//! Envoy builds them with a `generic_key` action (`descriptor_key: limit`) followed by `remote_address`, whose
-//! entry has that fixed name, or by `request_headers` with `descriptor_key: key`.
+//! Envoy builds them with these actions (tried with Envoy 1.40); an action that has no value drops its descriptor,
+//! so that what it would count is not limited:
+//!
+//! - the limit: `generic_key`, `descriptor_key: limit`;
+//! - a header's value: `request_headers`, `descriptor_key: key`. Of several headers of the name the first counts,
+//!   and an empty one is a key like any other;
+//! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with
+//!   `descriptor_key: key`, `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the
+//!   addresses that are exempt.
 
 use std::fmt;
 use std::sync::Arc;

@@ -15,18 +15,29 @@ mod tls;
 mod virtual_service;
 
 pub use endpoints::endpoint_set;
-pub use tls::certificate;
+pub use tls::default_certificate;
 
 use crate::features::effects::{Answer, Effects, Listeners};
-use crate::model::{Action, Host, Match, PathMatch, Route};
+use crate::model::{Action, Certificate, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
 use crate::values::{Findings, HostName, Origin};
 
 use draft::Draft;
 
-/// Everything that is routed on a host; none if nothing of ours names it.
-pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Host>, Findings) {
+/// What a host came to.
+#[derive(Debug)]
+pub struct Resolved {
+    /// Everything that is routed on it; none if nothing of ours names it.
+    pub host: Option<Host>,
+    /// Its certificate, if it has one of its own. Apart from the host, since a rotation changes no route.
+    pub certificate: Option<Certificate>,
+    /// What there is to say.
+    pub findings: Findings,
+}
+
+/// Everything that is routed on a host.
+pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
     let mut draft = Draft::new(view, settings, name);
     let mut ingresses = Vec::new();
     let mut services = Vec::new();
@@ -41,7 +52,7 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
         }
     }
     let ages = ingresses.iter().map(|entry| entry.1).chain(services.iter().map(|entry| entry.1));
-    let Some(age) = ages.min().cloned() else { return (None, draft.findings) };
+    let Some(age) = ages.min().cloned() else { return draft.nothing() };
 
     let mut groups = Vec::new();
     if let Some((_, oldest, _)) = ingresses.first() {
@@ -51,7 +62,7 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
         groups.push((*service_age, virtual_service::routes(&mut draft, key, service)));
     }
     if groups.iter().all(|(_, group)| group.is_empty()) {
-        return (None, draft.findings);
+        return draft.nothing();
     }
     groups.sort_by_key(|(age, _)| *age);
     // Older objects first; whatever takes every path comes after what does not, and an Ingress's implicit `/` is last
@@ -69,17 +80,17 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
     conflict::report(&mut draft.findings, &routes);
     routes.extend(fallback);
     routes.extend(not_found(&routes));
-    let certificate = draft.tls.take().and_then(|tls| tls.secret);
+    let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();
     let host = Host {
         name: name.clone(),
         age,
         routes,
         backends: draft.backends.into_vec(),
-        certificate,
+        certificate: secret,
         limits: draft.limits,
         strict_transport_security: draft.strict_transport_security,
     };
-    (Some(host), draft.findings)
+    Resolved { host: Some(host), certificate, findings: draft.findings }
 }
 
 /// The routes of one kind of object, in the parts that are put together with those of other kinds.

@@ -1,0 +1,73 @@
+//! `translate`: what Envoy would be sent for manifests.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value};
+
+use super::output::{self, Colour, Style};
+use super::{Compiled, settings};
+use crate::admin::dump;
+use crate::settings::Settings;
+use crate::xds::{Snapshot, TypeUrl};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Files and folders of manifests
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// How resources are printed
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = Output::Yaml)]
+    output: Output,
+    #[command(flatten)]
+    settings: settings::Args,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    Yaml,
+    Json,
+}
+
+/// Exits with 1 where something could not be read; the rest is printed all the same.
+pub(super) fn execute(
+    args: Args,
+    compile: fn(Settings, &[PathBuf]) -> anyhow::Result<Compiled>,
+) -> anyhow::Result<ExitCode> {
+    let compiled = compile(args.settings.settings(), &args.paths)?;
+    let resources = resources(&compiled.snapshot)?;
+    output::print(&match args.output {
+        Output::Yaml => yaml(&resources)?,
+        Output::Json => serde_json::to_string_pretty(&resources)? + "\n",
+    })?;
+    for place in &compiled.unreadable {
+        output::error(&anyhow::anyhow!("{place}"));
+    }
+    let style = Style { colour: crate::telemetry::colours(&std::io::stderr()), table: false };
+    if !compiled.findings.is_empty() {
+        let count = compiled.findings.len();
+        let hint = format!("{count} findings: `chancery check` prints them");
+        eprintln!("{}", style.paint(Colour::Dim, &hint));
+    }
+    Ok(if compiled.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Type → name → resource, private keys left out.
+fn resources(snapshot: &Snapshot) -> anyhow::Result<Value> {
+    let mut types = Map::new();
+    for type_url in TypeUrl::ALL {
+        let mut of_type = Map::new();
+        for resource in snapshot.iter(type_url) {
+            of_type.insert(resource.name().to_string(), dump::resource(resource)?);
+        }
+        if !of_type.is_empty() {
+            types.insert(type_url.short().to_owned(), Value::Object(of_type));
+        }
+    }
+    Ok(Value::Object(types))
+}
+
+fn yaml(value: &Value) -> anyhow::Result<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: true };
+    Ok(serde_saphyr::to_string_with_options(value, options)?)
+}
