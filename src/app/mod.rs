@@ -120,17 +120,29 @@ impl ControlPlane {
         let (limits, limits_seen) = watch::channel(Arc::default());
         let (sender, receiver) = mpsc::channel(BATCHES);
         let address = xds.local_addr()?;
-        let mut this =
-            Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
+        let mut this = Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
 
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
-        let outlets = pipeline::Outlets { snapshots, published, limits, changes: changes.clone(), metrics: metrics.clone() };
+        let outlets = pipeline::Outlets {
+            snapshots,
+            published,
+            limits,
+            changes: changes.clone(),
+            metrics: metrics.clone(),
+        };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
         this.spawn_xds(xds, xds::server::service(snapshots_seen.clone(), fleet.clone()));
-        let ratelimit = ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, snapshots_seen.clone()));
-        let state =
-            admin::State { snapshots: snapshots_seen, published: published_seen, fleet, changes, ratelimit, metrics };
+        let ratelimit =
+            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, snapshots_seen.clone()));
+        let state = admin::State {
+            snapshots: snapshots_seen,
+            published: published_seen,
+            fleet,
+            changes,
+            ratelimit,
+            metrics,
+        };
         let ended = this.ended();
         this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
         Ok(this)
@@ -228,7 +240,8 @@ async fn source(options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) -> an
 }
 
 async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
     tracing::info!(service = name, address = %listener.local_addr()?, "listening");
     Ok(listener)
 }
@@ -239,7 +252,8 @@ fn ratelimit_address(place: &Place, listener: Option<&TcpListener>) -> anyhow::R
         (Place::Remote(address), _) => host_port(address).map(Some).map_err(anyhow::Error::msg),
         (Place::Embedded, Some(listener)) => {
             let address = listener.local_addr()?;
-            let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+            let host =
+                if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
             Ok(Some((host, address.port())))
         }
         _ => Ok(None),
