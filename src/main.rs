@@ -2,12 +2,6 @@
 
 use std::process::ExitCode;
 
-use chancery::cli::{self, Actions};
-
 fn main() -> ExitCode {
-    cli::main(&Actions {
-        serve: |_| anyhow::bail!("this build holds no control plane"),
-        run: |_| anyhow::bail!("this build holds no control plane"),
-        compile: |_, _| anyhow::bail!("this build reads no manifests"),
-    })
+    chancery::cli::main(&chancery::app::ACTIONS)
 }

@@ -20,12 +20,13 @@ use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{Place, RunOptions, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
 use crate::source::files;
 use crate::store::Change;
+use crate::values::Kind;
 use crate::xds;
 
 /// How long what is under way may take once the end was asked for.
@@ -67,8 +68,11 @@ fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
     changes.push(Change::Findings { place: "files".into(), findings: loaded.findings });
     changes.push(Change::Ready);
     let published = compiler.apply(changes);
-    let findings = published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
-    Ok(Compiled { snapshot: published.snapshot.clone(), findings, unreadable: loaded.unreadable })
+    let findings: Vec<_> = published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
+    // What is no object is said of the manifest itself.
+    let manifests = findings.iter().filter(|finding| finding.object.kind == Kind::Manifest);
+    let unreadable = manifests.map(ToString::to_string).collect();
+    Ok(Compiled { snapshot: published.snapshot.clone(), findings, unreadable })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -159,7 +163,7 @@ impl ControlPlane {
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
         let ended = self.ended();
-        let source = source(options, sender);
+        let source = source(options.manifests.clone(), options.kubernetes.clone(), sender);
         self.tasks.spawn(async move {
             tokio::select! {
                 result = source => result,
@@ -232,10 +236,14 @@ impl ControlPlane {
     }
 }
 
-async fn source(options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) -> anyhow::Result<()> {
-    match &options.manifests {
-        Some(folder) => Ok(files::follow(folder.clone(), sender).await?),
-        None => Ok(crate::source::kubernetes::follow(options.kubernetes.clone(), sender).await?),
+async fn source(
+    manifests: Option<PathBuf>,
+    _kubernetes: KubernetesOptions,
+    sender: mpsc::Sender<Vec<Change>>,
+) -> anyhow::Result<()> {
+    match manifests {
+        Some(folder) => Ok(files::follow(folder, sender).await?),
+        None => anyhow::bail!("no kubernetes yet"),
     }
 }
 

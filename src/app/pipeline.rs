@@ -68,7 +68,7 @@ impl Outlets {
         if published.ready {
             // Limits go first: a route must not ask for one that the service does not know.
             self.limits.send_if_modified(|limits| {
-                let changed = **limits != published.limits;
+                let changed = !limits.is_same(&published.limits);
                 if changed {
                     *limits = Arc::new(published.limits.clone());
                 }

@@ -21,7 +21,7 @@ use crate::model::{Certificate, EndpointSetKey, Host};
 use crate::settings::Settings;
 use crate::store::{Change, Read, Store};
 use crate::translate;
-use crate::values::{Finding, HostName, ObjectKey};
+use crate::values::{Finding, Findings, HostName, ObjectKey};
 use crate::xds::{Snapshot, TypeUrl, Update};
 
 use dependencies::Dependencies;
@@ -66,6 +66,8 @@ pub struct Compiler {
     ledger: Ledger,
     default_certificate: Certificate,
     dirty: BTreeSet<Output>,
+    /// Who made findings of rejections.
+    rejections: BTreeSet<String>,
     update: Update,
     published: Published,
 }
@@ -93,6 +95,7 @@ impl Compiler {
             ledger: Ledger::default(),
             default_certificate,
             dirty: BTreeSet::new(),
+            rejections: BTreeSet::new(),
             update,
             published: Published::default(),
         };
@@ -120,8 +123,31 @@ impl Compiler {
         &self.published
     }
 
+    /// Takes in what Envoys reject now, as type, name and Envoy's message: the objects behind it are told so.
+    pub fn reject<'a>(&mut self, rejected: impl Iterator<Item = (TypeUrl, &'a str, &'a str)>) -> &Published {
+        let mut makers = BTreeSet::new();
+        for (type_url, name, message) in rejected {
+            let maker = format!("rejected {type_url} {name}");
+            let mut findings = Findings::default();
+            for object in self.origins(type_url, name) {
+                let message = format!(
+                    "Envoy rejected what this became ({type_url} {name}): {message}; the last accepted form still serves"
+                );
+                findings.error(&object, "", "RejectedByEnvoy", message);
+            }
+            self.ledger.set(&maker, findings.into_vec());
+            makers.insert(maker);
+        }
+        for maker in self.rejections.difference(&makers) {
+            self.ledger.set(maker, Vec::new());
+        }
+        self.rejections = makers;
+        self.published.findings = self.ledger.published();
+        &self.published
+    }
+
     /// The objects behind a resource, for whoever must be told that an Envoy rejected it.
-    pub fn origins(&self, type_url: TypeUrl, name: &str) -> Vec<ObjectKey> {
+    fn origins(&self, type_url: TypeUrl, name: &str) -> Vec<ObjectKey> {
         let hosts = self.published.hosts.values().filter(|host| match type_url {
             TypeUrl::RouteConfiguration | TypeUrl::ScopedRouteConfiguration => {
                 name.split('/').any(|part| part == host.name.as_str())

@@ -118,9 +118,17 @@ impl LimitSet {
         self.0.get(id)
     }
 
-    /// Adds a limit, in place of any other of its id.
+    /// Adds a limit, in place of any other of its id. An equal one changes nothing, so that the set stays the same.
     pub fn insert(&mut self, limit: Limit) {
-        self.0.insert(limit.id.clone(), limit);
+        if self.get(&limit.id) != Some(&limit) {
+            self.0.insert(limit.id.clone(), limit);
+        }
+    }
+
+    /// Whether it is the very same set, which is cheap to tell: neither was changed since one was cloned of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
     }
 
     /// Takes a limit away.

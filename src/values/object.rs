@@ -28,10 +28,13 @@ pub enum Kind {
     ConfigMap,
     /// `v1`, cluster-scoped
     Namespace,
+    /// No kind of Kubernetes: a document of a manifest that cannot be told to be any of the above. Its name is the
+    /// file's, `#` and the document's number.
+    Manifest,
 }
 
 impl Kind {
-    /// Every kind, in declaration order.
+    /// Every kind that is read, in declaration order.
     pub const ALL: [Self; 9] = [
         Self::Ingress,
         Self::VirtualService,
@@ -56,12 +59,13 @@ impl Kind {
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Namespace => "Namespace",
+            Self::Manifest => "Manifest",
         }
     }
 
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::IngressClass | Self::Namespace)
+        !matches!(self, Self::IngressClass | Self::Namespace | Self::Manifest)
     }
 }
 
