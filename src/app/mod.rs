@@ -68,7 +68,8 @@ fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
     changes.push(Change::Findings { place: "files".into(), findings: loaded.findings });
     changes.push(Change::Ready);
     let published = compiler.apply(changes);
-    let findings: Vec<_> = published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
+    let findings: Vec<_> =
+        published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
     // What is no object is said of the manifest itself.
     let manifests = findings.iter().filter(|finding| finding.object.kind == Kind::Manifest);
     let unreadable = manifests.map(ToString::to_string).collect();

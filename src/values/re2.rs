@@ -16,51 +16,13 @@ const WIDE_CLASS: u64 = 10;
 const MAX_CODE: u32 = 0xFF;
 
 /// Scripts in use today, of those that `\p` knows.
-const SCRIPTS: &[&str] = &[
-    "Arabic",
-    "Armenian",
-    "Bengali",
-    "Bopomofo",
-    "Cherokee",
-    "Common",
-    "Cyrillic",
-    "Devanagari",
-    "Ethiopic",
-    "Georgian",
-    "Greek",
-    "Gujarati",
-    "Gurmukhi",
-    "Han",
-    "Hangul",
-    "Hebrew",
-    "Hiragana",
-    "Inherited",
-    "Kannada",
-    "Katakana",
-    "Khmer",
-    "Lao",
-    "Latin",
-    "Malayalam",
-    "Mongolian",
-    "Myanmar",
-    "Oriya",
-    "Sinhala",
-    "Syriac",
-    "Tamil",
-    "Telugu",
-    "Thaana",
-    "Thai",
-    "Tibetan",
-];
-const CATEGORIES: &[&str] = &[
-    "Any", "C", "Cc", "Cf", "Co", "Cs", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd",
-    "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp",
-    "Zs",
-];
-const POSIX_CLASSES: &[&str] = &[
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
-    "upper", "word", "xdigit",
-];
+const SCRIPTS: &str = "Arabic Armenian Bengali Bopomofo Cherokee Common Cyrillic Devanagari Ethiopic Georgian Greek \
+    Gujarati Gurmukhi Han Hangul Hebrew Hiragana Inherited Kannada Katakana Khmer Lao Latin Malayalam \
+    Mongolian Myanmar Oriya Sinhala Syriac Tamil Telugu Thaana Thai Tibetan";
+const CATEGORIES: &str = "Any C Cc Cf Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl \
+    Zp Zs";
+const POSIX_CLASSES: &str =
+    "alnum alpha ascii blank cntrl digit graph lower print punct space upper word xdigit";
 
 type Parsed<T> = Result<T, String>;
 
@@ -277,7 +239,7 @@ impl Parser<'_> {
         } else {
             self.next().map(String::from).unwrap_or_default()
         };
-        if CATEGORIES.contains(&name.as_str()) || SCRIPTS.contains(&name.as_str()) {
+        if is_word_of(CATEGORIES, &name) || is_word_of(SCRIPTS, &name) {
             Ok(Some(WIDE_CLASS))
         } else {
             Err(format!("{name:?} is not a Unicode category or script"))
@@ -346,7 +308,7 @@ impl Parser<'_> {
             }
             first = false;
             if let Some(name) = self.posix_class() {
-                if !POSIX_CLASSES.contains(&name.strip_prefix('^').unwrap_or(&name)) {
+                if !is_word_of(POSIX_CLASSES, name.strip_prefix('^').unwrap_or(&name)) {
                     return Err(format!("[:{name}:] is not a class"));
                 }
                 size += WIDE_CLASS;
@@ -397,6 +359,10 @@ impl Parser<'_> {
             None => Err("a class is not closed".to_owned()),
         }
     }
+}
+
+fn is_word_of(words: &str, name: &str) -> bool {
+    words.split(' ').any(|word| word == name)
 }
 
 /// `n}`, `n,}` or `n,m}`, and what follows. RE2 reads anything else as text.
