@@ -6,6 +6,7 @@
 mod backend;
 mod canary;
 mod class;
+mod conflict;
 mod draft;
 mod endpoints;
 mod ingress;
@@ -20,7 +21,7 @@ use crate::features::effects::{Answer, Effects, Listeners};
 use crate::model::{Action, Certificate, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
-use crate::values::{Findings, HostName, Origin};
+use crate::values::{Findings, HostName, ObjectKey, Origin};
 
 use draft::Draft;
 
@@ -46,7 +47,9 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
             Object::Ingress(ingress) if class::is_ours(&mut draft, key, ingress) => {
                 ingresses.push((key, &stored.age, ingress));
             }
-            Object::VirtualService(service) => services.push((key, &stored.age, service)),
+            Object::VirtualService(service) if virtual_service::names_host(&mut draft, key, service) => {
+                services.push((key, &stored.age, service));
+            }
             _ => {}
         }
     }
@@ -60,7 +63,8 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
     for (key, service_age, service) in &services {
         groups.push((*service_age, virtual_service::routes(&mut draft, key, service)));
     }
-    if groups.iter().all(|(_, group)| group.is_empty()) {
+    // A VirtualService all of whose rules are left out still answers for its host: 404, as Istio has it.
+    if services.is_empty() && groups.iter().all(|(_, group)| group.is_empty()) {
         return draft.nothing();
     }
     groups.sort_by_key(|(age, _)| *age);
@@ -76,8 +80,10 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
         fallback.extend(group.fallback);
     }
     routes.extend(everything);
+    conflict::report(&mut draft.findings, &routes);
     routes.extend(fallback);
-    routes.extend(not_found(&routes));
+    let last = routes.last().map(|route| &route.origin.object).or(services.first().map(|(key, ..)| *key));
+    routes.extend(last.and_then(|object| not_found(&routes, object)));
     let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();
     let host = Host {
         name: name.clone(),
@@ -109,13 +115,14 @@ impl Group {
 }
 
 /// Every host ends in a route that takes every path, so that a host that is known never falls through to a wildcard.
-fn not_found(routes: &[Route]) -> Option<Route> {
-    let last = routes.last()?;
-    let takes_all = last.matches.is_path_only()
-        && last.listeners == Listeners::All
-        && matches!(&last.matches.path, PathMatch::Prefix(path) if path == "/");
+fn not_found(routes: &[Route], object: &ObjectKey) -> Option<Route> {
+    let takes_all = routes.last().is_some_and(|last| {
+        last.matches.is_path_only()
+            && last.listeners == Listeners::All
+            && matches!(&last.matches.path, PathMatch::Prefix(path) if path == "/")
+    });
     (!takes_all).then(|| Route {
-        origin: Origin::new(&last.origin.object, ""),
+        origin: Origin::new(object, ""),
         variant: "not found",
         listeners: Listeners::All,
         matches: Match::path(PathMatch::Prefix("/".to_owned())),

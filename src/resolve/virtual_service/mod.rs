@@ -22,13 +22,21 @@ use crate::model::route::MirrorBackend;
 use crate::model::{Action, Match, PathMatch, Route};
 use crate::values::{HostName, ObjectKey};
 
+/// Whether the VirtualService names the draft's host. An empty host, which the index takes for every host as it is in an
+/// Ingress, does not.
+pub(crate) fn names_host(draft: &mut Draft<'_>, key: &ObjectKey, service: &VirtualService) -> bool {
+    let hosts = &service.spec.hosts;
+    let named = !draft.host.is_any() || hosts.iter().any(|host| host == "*");
+    if !named {
+        check_hosts(hosts, &mut Field::new(key, "spec.hosts", &mut draft.findings));
+    }
+    named
+}
+
 /// The routes that one VirtualService makes for the draft's host.
 pub(crate) fn routes(draft: &mut Draft<'_>, key: &ObjectKey, service: &VirtualService) -> Group {
     check(draft, key, service);
     let mut group = Group::default();
-    if draft.host.is_any() && !service.spec.hosts.iter().any(|host| host == "*") {
-        return group;
-    }
     let mut shared = Effects::default();
     limits::of_policies(draft, key, &mut shared);
     let mut builder = Builder { key, service, shared, group: &mut group, open: Some(Listeners::All) };
@@ -51,14 +59,7 @@ fn check(draft: &mut Draft<'_>, key: &ObjectKey, service: &VirtualService) {
         findings.warning(key, path, "UnknownField", "is not a field that has an effect");
     }
     let mut field = Field::new(key, "spec", findings);
-    for (index, host) in spec.hosts.iter().enumerate() {
-        let problem = match HostName::parse(host) {
-            Ok(_) if !host.is_empty() => continue,
-            Ok(_) => "a host is not empty; every host is *",
-            Err(form) => form,
-        };
-        field.child("hosts").item(index).error("InvalidHost", format!("{problem}; {host:?} is not served"));
-    }
+    check_hosts(&spec.hosts, &mut field.child("hosts"));
     if names_gateway(service) {
         let message = "are not read yet; the routes stand on the default listeners for http and https";
         field.child("gateways").info("GatewaysNotRead", message);
@@ -76,6 +77,17 @@ fn check(draft: &mut Draft<'_>, key: &ObjectKey, service: &VirtualService) {
         if given {
             field.child(name).error("NotSupported", "is not supported yet and has no effect");
         }
+    }
+}
+
+fn check_hosts(hosts: &[String], field: &mut Field<'_>) {
+    for (index, host) in hosts.iter().enumerate() {
+        let problem = match HostName::parse(host) {
+            Ok(_) if !host.is_empty() => continue,
+            Ok(_) => "a host is not empty; every host is *",
+            Err(form) => form,
+        };
+        field.item(index).error("InvalidHost", format!("{problem}; {host:?} is not served"));
     }
 }
 

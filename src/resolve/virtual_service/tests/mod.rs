@@ -45,8 +45,19 @@ fn resolve(host: &str, specs: &[&str]) -> (Vec<String>, Vec<String>) {
         apply(&mut store, Object::VirtualService(service), position);
     }
     let settings = Settings { http_port: 8080, https_port: 8443, ..Settings::default() };
-    let (host, findings) = resolve::host(&View::new(&store), &settings, &HostName::parse(host).unwrap());
-    (host.as_ref().map(show::routes).unwrap_or_default(), found(&findings))
+    let resolved = resolve::host(&View::new(&store), &settings, &HostName::parse(host).unwrap());
+    (resolved.host.as_ref().map(show::routes).unwrap_or_default(), found(&resolved.findings))
+}
+
+#[test]
+fn a_host_whose_rules_are_all_left_out_is_known() {
+    let mut store = Store::default();
+    let service =
+        VirtualService { spec: from_yaml("{hosts: [x.io], http: [{}]}"), ..VirtualService::default() };
+    apply(&mut store, Object::VirtualService(service), 0);
+    let host =
+        resolve::host(&View::new(&store), &Settings::default(), &HostName::parse("x.io").unwrap()).host;
+    assert!(host.unwrap().answers(404));
 }
 
 /// Field and reason of each finding.
@@ -76,7 +87,7 @@ fn the_object_as_a_whole() {
         ("a.x.io", "hosts: ['*.x.io']\ngateways: [gw]", 0, ""),
         ("*.x.io", "hosts: ['*.x.io']\ngateways: [gw]", 1, "spec.gateways GatewaysNotRead"),
         ("*", "hosts: ['*']\ngateways: [gw]", 1, "spec.gateways GatewaysNotRead"),
-        ("*", "hosts: ['']\ngateways: [gw]", 0, "spec.hosts[0] InvalidHost, spec.gateways GatewaysNotRead"),
+        ("*", "hosts: ['']\ngateways: [gw]", 0, "spec.hosts[0] InvalidHost"),
         (
             "x.io",
             "hosts: [x.io, a/b]\ngateways: [gw]\ntls: [{}]\ntcp: []\nexportTo: [.]\nfoo: 1",
