@@ -13,6 +13,12 @@ pub(super) fn error(error: &anyhow::Error) {
     let _ = writeln!(stderr.lock(), "{label} {error:#}");
 }
 
+/// Prints a finding that stands in the way of what was asked, on one line of standard error.
+pub(super) fn warn(finding: &str) {
+    // As for errors.
+    let _ = writeln!(io::stderr().lock(), "{finding}");
+}
+
 /// Prints text to standard output. A reader that has gone away (`| head`) is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use super::output::{self, Colour, Style};
-use super::{Compiled, settings};
+use super::{Compiled, output, settings};
 use crate::admin::dump;
 use crate::settings::Settings;
 use crate::xds::{Snapshot, TypeUrl};
@@ -40,14 +39,8 @@ pub(super) fn execute(
         Output::Yaml => yaml(&resources)?,
         Output::Json => serde_json::to_string_pretty(&resources)? + "\n",
     })?;
-    for place in &compiled.unreadable {
-        output::error(&anyhow::anyhow!("{place}"));
-    }
-    let style = Style { colour: crate::telemetry::colours(&std::io::stderr()), table: false };
-    if !compiled.findings.is_empty() {
-        let count = compiled.findings.len();
-        let hint = format!("{count} findings: `chancery check` prints them");
-        eprintln!("{}", style.paint(Colour::Dim, &hint));
+    for finding in &compiled.unreadable {
+        output::warn(finding);
     }
     Ok(if compiled.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
