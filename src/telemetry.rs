@@ -1,6 +1,7 @@
 //! Logging set-up. Logs go to standard error, so that the output of commands stays clean.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -13,11 +14,10 @@ pub enum Format {
 
 /// A log level or filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("`{text}` is neither a log level nor a filter such as `info,chancery::xds=debug`: {reason}")]
-pub struct LevelError {
-    text: String,
-    reason: tracing_subscriber::filter::ParseError,
-}
+#[error(
+    "`{0}` is neither a log level (error, warn, info, debug, trace) nor a filter such as info,chancery::xds=debug"
+)]
+pub struct LevelError(String);
 
 /// Starts logging. `level` is a level (`info`) or a filter (`info,chancery::xds=debug`); a process that has a
 /// subscriber already keeps it.
@@ -25,8 +25,7 @@ pub struct LevelError {
 /// # Errors
 /// When the level cannot be read.
 pub fn init(level: &str, format: Format) -> Result<(), LevelError> {
-    let filter =
-        EnvFilter::builder().parse(level).map_err(|reason| LevelError { text: level.to_owned(), reason })?;
+    let filter = filter(level).ok_or_else(|| LevelError(level.to_owned()))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that there is a subscriber already, which is the caller's wish.
     let _ = match format {
@@ -36,6 +35,13 @@ pub fn init(level: &str, format: Format) -> Result<(), LevelError> {
         Format::Text => lines.with_ansi(colours(&std::io::stderr())).with_target(false).try_init(),
     };
     Ok(())
+}
+
+/// A word alone is a level; `EnvFilter` would take a misspelt one for the name of a module.
+fn filter(level: &str) -> Option<EnvFilter> {
+    let mut words = level.split(',').filter(|part| !part.contains('='));
+    let levels = words.all(|word| word.trim().parse::<LevelFilter>().is_ok());
+    EnvFilter::builder().parse(level).ok().filter(|_| levels)
 }
 
 /// Whether to colour what goes to this stream: on a terminal, unless `NO_COLOR` is set (no-color.org).
@@ -49,7 +55,12 @@ mod tests {
 
     #[test]
     fn a_bad_level_is_named() {
-        let error = init("info,chancery=loud", Format::Text).unwrap_err().to_string();
-        assert!(error.contains("`info,chancery=loud`"), "{error}");
+        for text in ["loud", "info,chancery=loud", "chancery::xds"] {
+            let error = init(text, Format::Text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{text}` is neither")), "{error}");
+        }
+        for text in ["info", "OFF", "warn,chancery::xds=debug", "chancery=trace"] {
+            assert!(filter(text).is_some(), "{text}");
+        }
     }
 }

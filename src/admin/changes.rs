@@ -139,7 +139,8 @@ struct Reached {
 
 impl Change {
     fn new(record: &Record, timings: Vec<Timing>) -> Self {
-        let after = |time: SystemTime| since(record.at, time).as_secs_f64() * 1_000.0;
+        // To the microsecond.
+        let after = |time: SystemTime| (since(record.at, time).as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         let reached = |timing: Timing| Reached {
             stream: timing.stream,
             id: timing.id,

@@ -26,7 +26,7 @@ use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
 use crate::source::files;
 use crate::store::Change;
-use crate::values::Kind;
+use crate::values::Severity;
 use crate::xds;
 
 /// How long what is under way may take once the end was asked for.
@@ -62,6 +62,8 @@ fn run(options: RunOptions) -> anyhow::Result<()> {
 
 fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
     let loaded = files::load(paths)?;
+    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let unreadable = errors.map(ToString::to_string).collect();
     let mut compiler = Compiler::new(settings, generate_certificate()?)?;
     let mut changes: Vec<_> =
         loaded.applied.into_iter().map(|applied| Change::Applied(Box::new(applied))).collect();
@@ -70,9 +72,6 @@ fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
     let published = compiler.apply(changes);
     let findings: Vec<_> =
         published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
-    // What is no object is said of the manifest itself.
-    let manifests = findings.iter().filter(|finding| finding.object.kind == Kind::Manifest);
-    let unreadable = manifests.map(ToString::to_string).collect();
     Ok(Compiled { snapshot: published.snapshot.clone(), findings, unreadable })
 }
 

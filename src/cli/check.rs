@@ -45,7 +45,7 @@ pub(super) fn execute(
 }
 
 fn errors(compiled: &Compiled) -> usize {
-    count(compiled, Severity::Error) + compiled.unreadable.len()
+    count(compiled, Severity::Error)
 }
 
 fn count(compiled: &Compiled, severity: Severity) -> usize {
@@ -54,7 +54,6 @@ fn count(compiled: &Compiled, severity: Severity) -> usize {
 
 fn json(compiled: &Compiled) -> anyhow::Result<String> {
     let json = json!({
-        "unreadable": compiled.unreadable,
         "findings": compiled.findings,
         "errors": errors(compiled),
         "warnings": count(compiled, Severity::Warning),
@@ -65,15 +64,8 @@ fn json(compiled: &Compiled) -> anyhow::Result<String> {
 
 /// The findings, one a line, and a line that counts them.
 fn text(compiled: &Compiled, style: Style) -> String {
-    let mut rows: Vec<Vec<Cell>> = Vec::new();
-    for place in &compiled.unreadable {
-        rows.push(vec![Cell::coloured("error", Colour::Red), Cell::new(place)]);
-    }
-    let mut text = table(&rows, Style { table: false, ..style });
     let rows: Vec<Vec<Cell>> = compiled.findings.iter().map(row).collect();
-    text.push_str(&table(&rows, style));
-    text.push_str(&summary(compiled, style));
-    text
+    table(&rows, style) + &summary(compiled, style)
 }
 
 fn row(finding: &Finding) -> Vec<Cell> {
@@ -125,7 +117,7 @@ mod tests {
                 finding(Severity::Error, Kind::Ingress, "shop", "spec.rules[0]"),
                 finding(Severity::Warning, Kind::IngressClass, "", ""),
             ],
-            unreadable: vec!["a.yaml: document 2: tab".into()],
+            unreadable: vec![],
         }
     }
 
@@ -133,10 +125,9 @@ mod tests {
     fn findings_are_one_line_each() {
         assert_eq!(
             text(&compiled(), Style::PLAIN),
-            "error a.yaml: document 2: tab\n\
-             error Ingress/shop/api spec.rules[0]: a path begins with `/` (InvalidPath)\n\
+            "error Ingress/shop/api spec.rules[0]: a path begins with `/` (InvalidPath)\n\
              warning IngressClass/api a path begins with `/` (InvalidPath)\n\
-             2 errors, 1 warning\n"
+             1 error, 1 warning\n"
         );
         for finding in compiled().findings {
             assert!(text(&compiled(), Style::PLAIN).contains(&format!("{finding}\n")));
@@ -146,7 +137,7 @@ mod tests {
     #[test]
     fn json_counts_too() {
         let json: serde_json::Value = serde_json::from_str(&json(&compiled()).unwrap()).unwrap();
-        assert_eq!((&json["errors"], &json["warnings"], &json["infos"]), (&json!(2), &json!(1), &json!(0)));
+        assert_eq!((&json["errors"], &json["warnings"], &json["infos"]), (&json!(1), &json!(1), &json!(0)));
         assert_eq!(json["findings"][0]["object"]["kind"], "Ingress");
         assert_eq!(json["findings"][0]["severity"], "error");
     }

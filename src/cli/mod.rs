@@ -48,27 +48,27 @@ pub struct Actions {
 pub struct Compiled {
     /// The resources.
     pub snapshot: Arc<Snapshot>,
-    /// What was found, those of files included.
+    /// Everything that was found.
     pub findings: Vec<Finding>,
-    /// Files and documents that could not be read: which, where in it, and why. They are findings too, where the
-    /// object is known.
+    /// Those of them, as text, that say why a file, a document or an object could not be read.
     pub unreadable: Vec<String>,
 }
 
 /// An Envoy control plane for Kubernetes Ingress and Istio VirtualService.
 #[derive(Debug, Parser)]
-#[command(name = "chancery", version, max_term_width = 110, propagate_version = true)]
+#[command(name = "chancery", version, max_term_width = 110)]
 struct Cli {
     /// YAML file whose keys are the names of flags, for what is said neither here nor in the environment
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
-    /// error, warn, info, debug, trace, or a filter such as info,chancery::xds=debug
+    /// error, warn, info, debug, trace, or a filter such as info,chancery::xds=debug; info unless given, warn for
+    /// commands that print and end
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Global options")]
-    #[arg(env = "CHANCERY_LOG", default_value = "info")]
-    log_level: String,
-    /// How log lines look; they go to standard error
+    #[arg(env = "CHANCERY_LOG", hide_env_values = true)]
+    log_level: Option<String>,
+    /// How log lines look, text or json; they go to standard error
     #[arg(long, global = true, value_name = "FORMAT", help_heading = "Global options")]
-    #[arg(value_enum, default_value_t = Format::Text)]
+    #[arg(value_enum, default_value_t = Format::Text, hide_possible_values = true)]
     log_format: Format,
     #[command(subcommand)]
     command: Command,
@@ -102,7 +102,8 @@ pub fn main(actions: &Actions) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match telemetry::init(&cli.log_level, cli.log_format)
+    let level = cli.log_level.as_deref().unwrap_or(cli.command.log_level());
+    match telemetry::init(level, cli.log_format)
         .map_err(anyhow::Error::from)
         .and_then(|()| cli.command.execute(actions))
     {
@@ -115,6 +116,14 @@ pub fn main(actions: &Actions) -> ExitCode {
 }
 
 impl Command {
+    /// What is logged unless told otherwise.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) | Self::Run(_) | Self::Ratelimit(_) => "info",
+            Self::Translate(_) | Self::Check(_) | Self::Status(_) | Self::Bootstrap(_) => "warn",
+        }
+    }
+
     fn execute(self, actions: &Actions) -> anyhow::Result<ExitCode> {
         match self {
             Self::Serve(args) => (actions.serve)(args.options()?).map(|()| ExitCode::SUCCESS),

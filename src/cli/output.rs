@@ -7,10 +7,31 @@ use crate::values::Severity;
 
 /// Prints an error and its causes on one line of standard error.
 pub(super) fn error(error: &anyhow::Error) {
+    let text = with_causes(error);
     let stderr = io::stderr();
     let label = if colours(&stderr) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     // There is nobody left to be told if standard error is gone.
-    let _ = writeln!(stderr.lock(), "{label} {error:#}");
+    let _ = writeln!(stderr.lock(), "{label} {text}");
+}
+
+/// An error and its causes; a cause that the text before has already is left out.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// Prints a finding that stands in the way of what was asked, on one line of standard error.
+pub(super) fn warn(finding: &str) {
+    // As for errors.
+    let _ = writeln!(io::stderr().lock(), "{finding}");
 }
 
 /// Prints text to standard output. A reader that has gone away (`| head`) is no error.
@@ -119,6 +140,13 @@ pub(super) fn table(rows: &[Vec<Cell>], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error =
+            anyhow::anyhow!("no such file").context("cannot read a: no such file").context("cannot start");
+        assert_eq!(with_causes(&error), "cannot start: cannot read a: no such file");
+    }
 
     #[test]
     fn columns_align_on_a_terminal_only() {

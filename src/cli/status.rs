@@ -55,6 +55,7 @@ struct Rejected {
     message: String,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a command is the edge at which the clock is read")]
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let body = client::runtime()?.block_on(client::get(&args.server, "/debug/nodes"))?;
     let text = match args.output {

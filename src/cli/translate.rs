@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use super::output::{self, Colour, Style};
-use super::{Compiled, settings};
+use super::{Compiled, output, settings};
 use crate::admin::dump;
 use crate::settings::Settings;
 use crate::xds::{Snapshot, TypeUrl};
@@ -40,14 +39,8 @@ pub(super) fn execute(
         Output::Yaml => yaml(&resources)?,
         Output::Json => serde_json::to_string_pretty(&resources)? + "\n",
     })?;
-    for place in &compiled.unreadable {
-        output::error(&anyhow::anyhow!("{place}"));
-    }
-    let style = Style { colour: crate::telemetry::colours(&std::io::stderr()), table: false };
-    if !compiled.findings.is_empty() {
-        let count = compiled.findings.len();
-        let hint = format!("{count} findings: `chancery check` prints them");
-        eprintln!("{}", style.paint(Colour::Dim, &hint));
+    for finding in &compiled.unreadable {
+        output::warn(finding);
     }
     Ok(if compiled.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -70,4 +63,36 @@ fn resources(snapshot: &Snapshot) -> anyhow::Result<Value> {
 fn yaml(value: &Value) -> anyhow::Result<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: true };
     Ok(serde_saphyr::to_string_with_options(value, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::Compiler;
+    use crate::model::Certificate;
+    use serde_json::json;
+
+    #[test]
+    fn every_type_that_is_sent_can_be_printed() {
+        let certificate = Certificate { chain: b"chain".into(), private_key: b"secret".into() };
+        let mut compiler = Compiler::new(Settings::default(), certificate).unwrap();
+        let snapshot = compiler.apply(vec![]).snapshot.clone();
+        let resources = resources(&snapshot).unwrap();
+        assert_eq!(resources["Listener"]["http"]["name"], "http");
+        assert_eq!(resources["Secret"]["*"]["tls_certificate"]["private_key"], "[redacted]");
+        let read: Value = serde_saphyr::from_str(&yaml(&resources).unwrap()).unwrap();
+        assert_eq!(read, resources);
+    }
+
+    #[test]
+    fn yaml_keeps_what_text_is() {
+        let long = "word ".repeat(100);
+        let texts = [
+            "yes", "1.0", "0123", "null", "~", "", " a", "a: b", "# a", "l1\nl2\n", "- a", "\ttab", "'", "é",
+            &long,
+        ];
+        let value = json!({"texts": texts, "number": 1, "flag": true, "none": [], "empty": {}});
+        let read: Value = serde_saphyr::from_str(&yaml(&value).unwrap()).unwrap();
+        assert_eq!(read, value);
+    }
 }

@@ -76,8 +76,8 @@ pub fn bootstrap(options: &Options) -> Result<Value, Error> {
         "cluster_manager": {"outlier_detection": {}},
         "deferred_stat_options": {"enable_deferred_creation_stats": true},
         "stats_config": stats_config(),
-        // Nothing is merged every five seconds for nobody: a scrape does it.
-        "stats_flush_on_admin": true,
+        // Often enough for whoever scrapes; `stats_flush_on_admin` would show each scrape what the one before had.
+        "stats_flush_interval": "10s",
         "overload_manager": overload_manager(options),
         "layered_runtime": {"layers": [{"name": "static", "static_layer": runtime()}]},
     });
