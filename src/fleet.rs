@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
@@ -45,6 +45,7 @@ struct Inner {
     streams: DashMap<u64, Stream>,
     last_id: AtomicU64,
     rejections: watch::Sender<Rejections>,
+    totals: Mutex<[Totals; TypeUrl::COUNT]>,
 }
 
 impl Default for Fleet {
@@ -53,6 +54,7 @@ impl Default for Fleet {
             streams: DashMap::new(),
             last_id: AtomicU64::new(0),
             rejections: watch::Sender::new(Rejections::new()),
+            totals: Mutex::default(),
         }))
     }
 }
@@ -99,6 +101,16 @@ impl Fleet {
             self.0.streams.iter().filter_map(|s| s.timing(*s.key(), sequence)).collect();
         timings.sort_by_key(|timing| timing.stream);
         timings
+    }
+
+    /// What all streams together have carried since the start, those that are gone too, by type.
+    pub fn totals(&self) -> [Totals; TypeUrl::COUNT] {
+        *self.0.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, type_url: TypeUrl, add: impl FnOnce(&mut Totals)) {
+        let mut totals = self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut totals[type_url as usize]);
     }
 
     fn reject(&self, stream: u64, key: (TypeUrl, Arc<str>), version: Version, message: &str, at: SystemTime) {
@@ -158,10 +170,21 @@ impl Connection {
             of_type.bytes += size.bytes as u64;
             of_type.in_flight_since = Some(now);
         });
+        self.fleet.count(type_url, |total| {
+            total.responses += 1;
+            total.resources += size.resources as u64;
+            total.removed += size.removed as u64;
+            total.bytes += size.bytes as u64;
+        });
     }
 
     /// Notes what the client answered.
     pub fn on_event(&self, event: &Event, now: SystemTime) {
+        match event {
+            Event::Acked { type_url } => self.fleet.count(*type_url, |total| total.acks += 1),
+            Event::Nacked { type_url, .. } => self.fleet.count(*type_url, |total| total.nacks += 1),
+            Event::Rejected { .. } | Event::Settled { .. } => {}
+        }
         match event {
             Event::Acked { type_url } => self.update(|stream| {
                 let of_type = &mut stream.types[*type_url as usize];
@@ -233,6 +256,23 @@ pub struct ResponseSize {
     pub removed: usize,
     /// Size on the wire, without framing.
     pub bytes: usize,
+}
+
+/// What streams have carried, of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Responses sent.
+    pub responses: u64,
+    /// Resources sent.
+    pub resources: u64,
+    /// Removals sent.
+    pub removed: u64,
+    /// Bytes sent, without framing.
+    pub bytes: u64,
+    /// Responses accepted.
+    pub acks: u64,
+    /// Responses rejected.
+    pub nacks: u64,
 }
 
 /// One stream's record.
