@@ -102,7 +102,7 @@ impl Builder {
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
                 Some(Frame::Sequence { items, anchor }) => return self.close(Value::Array(items), anchor),
                 Some(Frame::Mapping { mut fields, merged, anchor, .. }) => {
-                    merge(&mut fields, merged)?;
+                    merge(&mut fields, merged);
                     return self.close(Value::Object(fields), anchor);
                 }
                 None => {}
@@ -143,7 +143,11 @@ impl Builder {
             None => return Ok(Some(value)),
             Some(Frame::Sequence { items, .. }) => items.push(value),
             Some(Frame::Mapping { fields, key, merged, .. }) => match key.take() {
-                Some(key) if key == "<<" => merged.push(value),
+                Some(key) if key == "<<" => match value {
+                    Value::Object(_) => merged.push(value),
+                    Value::Array(sources) if sources.iter().all(Value::is_object) => merged.extend(sources),
+                    _ => return Err("`<<` takes a mapping, or a list of mappings".into()),
+                },
                 Some(key) => drop(fields.insert(key, value)),
                 None => return Err("a key must be text".into()),
             },
@@ -152,23 +156,16 @@ impl Builder {
     }
 }
 
-/// Fills in the fields of other mappings (`<<`); a mapping's own come first, then those that are named first.
-fn merge(fields: &mut Map<String, Value>, merged: Vec<Value>) -> Result<(), String> {
-    for source in merged {
-        let sources = match source {
-            Value::Array(sources) => sources,
-            source => vec![source],
-        };
-        for source in sources {
-            let Value::Object(source) = source else {
-                return Err("`<<` takes a mapping, or a list of mappings".into());
-            };
+/// Fills in the fields of other mappings (`<<`); a mapping's own come first, then those of mappings that are named
+/// first.
+fn merge(fields: &mut Map<String, Value>, sources: Vec<Value>) {
+    for source in sources {
+        if let Value::Object(source) = source {
             for (key, value) in source {
                 fields.entry(key).or_insert(value);
             }
         }
     }
-    Ok(())
 }
 
 fn count(value: &Value) -> usize {
@@ -195,8 +192,8 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<V
     match tag {
         None if plain => Ok(plain_scalar(text)),
         None => Ok(Value::String(text.into_owned())),
-        // `!` alone, and the tags of text.
-        Some(tag) if tag.suffix().is_empty() || tag.is_yaml_core_schema_tag("str") => {
+        // `!` alone, and the tag of text.
+        Some(tag) if matches!(tag.suffix(), "" | "!") || tag.is_yaml_core_schema_tag("str") => {
             Ok(Value::String(text.into_owned()))
         }
         Some(tag) if tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary") => {

@@ -75,7 +75,7 @@ fn what_is_refused_says_where() {
         ("? [a]\n: b\n", 1, "a key must be text"),
         ("a:\n  <<: 1\n", 2, "`<<` takes a mapping"),
         ("a: b: c\n", 1, ""),
-        ("a: [1, 2\n", 2, ""),
+        ("b: 1\na: [1, 2\n", 2, "unclosed"),
         ("{{ .Values.name }}: x\n", 1, ""),
         ("a:\n\t- b\n", 2, ""),
     ];

@@ -156,12 +156,16 @@ impl Folder {
                 winner => self.tell(key, winner, &mut changes),
             }
         }
-        for file in absent {
-            if let Some(parsed) = reread(&file) {
-                self.set(&file, parsed);
+        let parsed = absent.iter().filter_map(|file| reread(file));
+        for document in parsed.flat_map(|parsed| parsed.documents) {
+            let Content::Read(items, _) = document.content else { continue };
+            for item in items {
+                if let Item::Applied(applied) = item {
+                    let content = (applied.object.key(), applied.age.position.clone());
+                    self.contents.insert(content, applied);
+                }
             }
         }
-        late.append(&mut self.touched);
         for key in late {
             while let Winner::Absent(_) = self.winner(&key) {
                 self.forget_winner(&key);
@@ -186,10 +190,18 @@ impl Folder {
         }
     }
 
+    /// Takes a claim away whose content is nowhere any more. The document is read anew when its file changes.
     fn forget_winner(&mut self, key: &ObjectKey) {
         let Some(claims) = self.claims.get_mut(key) else { return };
-        if let Some(oldest) = claims.ages.iter().min().cloned() {
-            claims.ages.retain(|age| *age != oldest);
+        let Some(oldest) = claims.ages.iter().min().cloned() else { return };
+        claims.ages.retain(|age| *age != oldest);
+        for document in self.files.get_mut(file_of(&oldest)).into_iter().flat_map(|file| &mut file.documents)
+        {
+            let before = document.claims.len();
+            document.claims.retain(|(claimed, age)| (claimed, age) != (key, &oldest));
+            if document.claims.len() < before {
+                document.hash = 0;
+            }
         }
     }
 

@@ -103,7 +103,8 @@ fn an_object_that_cannot_be_read_keeps_its_last_form() {
     world.write("a", &(map("one", "b") + &map("two", "[1]") + &map("three", "a")));
     assert_eq!(world.changes(), ["one b", "three a", "a: ConfigMap/default/two Malformed"]);
     world.write("a", &(map("two", "[1]") + &map("one", "b")));
-    assert_eq!(world.changes(), ["one b", "-three"]);
+    // The finding is about another document now.
+    assert_eq!(world.changes(), ["one b", "-three", "a: ConfigMap/default/two Malformed"]);
     assert_eq!(world.objects.len(), 2);
     world.write("a", &map("one", "b"));
     assert_eq!(world.changes(), ["one b", "-two", "a: "]);

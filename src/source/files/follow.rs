@@ -194,11 +194,16 @@ impl Follower {
             })
             .collect();
         for (name, parsed) in read_all(&dirty, &self.folder) {
-            self.later.remove(&name);
-            self.folder.set(&name, parsed);
+            match parsed {
+                Some(parsed) => {
+                    self.later.remove(&name);
+                    self.folder.set(&name, parsed);
+                }
+                None => self.vanished(&name, GRACE),
+            }
         }
         let root = &self.root;
-        self.folder.changes(|name| Some(read_file(name, &root.join(name), &[])))
+        self.folder.changes(|name| read_file(name, &root.join(name), &[]))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -263,6 +268,7 @@ impl Follower {
             file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let gone: Vec<_> = self.files.keys().filter(below).cloned().collect();
+        self.dirty.retain(|file| !below(&file));
         self.later.extend(gone.into_iter().map(|file| (file, at)));
     }
 

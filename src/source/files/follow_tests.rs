@@ -76,7 +76,7 @@ impl Followed {
 }
 
 fn map(name: &str, text: &str) -> String {
-    format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{x: {text}}}}}\n")
+    format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{x: '{text}'}}}}\n")
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod follow;
 mod parallel;
 mod walk;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,7 +74,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     }
     let mut folder = Folder::default();
     for (name, parsed) in read_all(&found, &folder) {
-        folder.set(&name, parsed);
+        folder.set(&name, parsed.unwrap_or_default());
     }
     let mut loaded = Loaded::default();
     for change in folder.changes(|_| None) {
@@ -86,15 +87,16 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     Ok(loaded)
 }
 
-/// Reads files on all cores.
-fn read_all(files: &[(Arc<str>, PathBuf)], folder: &Folder) -> Vec<(Arc<str>, Parsed)> {
+/// Reads files on all cores; none where there is no file.
+fn read_all(files: &[(Arc<str>, PathBuf)], folder: &Folder) -> Vec<(Arc<str>, Option<Parsed>)> {
     parallel::map(files, |_, (name, path)| (name.clone(), read_file(name, path, &folder.known(name))))
 }
 
 /// Reads a file; `known` as for [`parse`].
-fn read_file(name: &str, path: &Path, known: &[u64]) -> Parsed {
+fn read_file(name: &str, path: &Path, known: &[u64]) -> Option<Parsed> {
     match std::fs::read(path) {
-        Ok(bytes) => parse(name, &bytes, known),
-        Err(error) => Parsed::unreadable(name, format!("cannot be read: {error}")),
+        Ok(bytes) => Some(parse(name, &bytes, known)),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some(Parsed::unreadable(name, format!("cannot be read: {error}"))),
     }
 }
