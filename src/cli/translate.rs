@@ -70,13 +70,14 @@ mod tests {
     use super::*;
     use crate::compile::Compiler;
     use crate::model::Certificate;
+    use crate::store::Change;
     use serde_json::json;
 
     #[test]
     fn every_type_that_is_sent_can_be_printed() {
         let certificate = Certificate { chain: b"chain".into(), private_key: b"secret".into() };
         let mut compiler = Compiler::new(Settings::default(), certificate).unwrap();
-        let snapshot = compiler.apply(vec![]).snapshot.clone();
+        let snapshot = compiler.apply(vec![Change::Ready]).snapshot.clone();
         let resources = resources(&snapshot).unwrap();
         assert_eq!(resources["Listener"]["http"]["name"], "http");
         assert_eq!(resources["Secret"]["*"]["tls_certificate"]["private_key"], "[redacted]");
