@@ -474,7 +474,7 @@ mod tests {
         let fleet = Fleet::new();
         let rejections = fleet.rejections();
         let streams = [(); 2].map(|()| fleet.connect(Protocol::Delta, None, at(0)));
-        let key = (TypeUrl::Cluster, Arc::from("c"));
+        let key: (TypeUrl, Arc<str>) = (TypeUrl::Cluster, "c".into());
         let rejected = Event::Rejected {
             type_url: key.0,
             name: key.1.clone(),

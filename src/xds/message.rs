@@ -47,8 +47,6 @@ pub enum Ask {
     Sotw {
         /// Names; none at all in the first request of a type means all.
         names: Vec<String>,
-        /// The version that it accepted last.
-        version: String,
     },
 }
 
@@ -79,7 +77,7 @@ impl TryFrom<discovery::DiscoveryRequest> for Request {
             type_url: TypeUrl::parse(&message.type_url).ok_or(message.type_url)?,
             nonce: message.response_nonce,
             error: message.error_detail.map(|status| status.message),
-            ask: Ask::Sotw { names: message.resource_names, version: message.version_info },
+            ask: Ask::Sotw { names: message.resource_names },
         })
     }
 }

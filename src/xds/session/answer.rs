@@ -8,38 +8,32 @@ use super::{Event, Session};
 use crate::xds::{Resource, TypeUrl};
 
 impl Session {
-    /// Takes the client's answer; returns whether it is about the latest response.
-    pub(super) fn on_answer(
-        &mut self,
-        type_url: TypeUrl,
-        nonce: &str,
-        error: Option<String>,
-        now: Instant,
-    ) -> bool {
-        let channel = self.channel_mut(type_url);
-        if nonce.parse() != Ok(channel.last_nonce) {
-            return false;
-        }
-        // Without a flight it was answered before, and this is a mere change of names.
-        if let Some(flight) = channel.flight.take() {
-            match error {
-                None => {
-                    self.events.push(Event::Acked { type_url });
-                    self.on_ack(type_url, flight, now);
-                }
-                Some(message) => {
-                    self.events.push(Event::Nacked { type_url, message: message.clone() });
-                    self.on_nack(type_url, flight, &message, now);
-                }
+    /// Takes the client's answer to the response in flight. One to another response is of no account.
+    pub(super) fn on_answer(&mut self, type_url: TypeUrl, nonce: &str, error: Option<String>, now: Instant) {
+        let flight = self.channel_mut(type_url).flight.take_if(|flight| nonce.parse() == Ok(flight.nonce));
+        let Some(flight) = flight else { return };
+        match error {
+            None => {
+                self.events.push(Event::Acked { type_url });
+                self.on_ack(type_url, flight, now);
             }
-            if type_url == TypeUrl::RouteConfiguration {
-                self.recheck_cluster_removals(now);
+            Some(message) => {
+                self.events.push(Event::Nacked { type_url, message: message.clone() });
+                self.on_nack(type_url, flight, &message, now);
             }
         }
-        true
     }
 
     fn on_ack(&mut self, type_url: TypeUrl, flight: Flight, now: Instant) {
+        // A name that the client gave up and took again meanwhile may have changed unseen.
+        let is_old = |entry: &&Entry| {
+            let target = self.snapshot.find(type_url, &entry.name).map(|(target, _)| target.version());
+            target != entry.resource.as_ref().map(|resource| resource.version())
+        };
+        let old: Vec<_> = flight.entries.iter().filter(is_old).map(|entry| entry.name.clone()).collect();
+        for name in old {
+            self.look_again(type_url, &name, now);
+        }
         // Then the snapshot's own map is what the client holds, and there is no need to write down each name.
         let level = self.channel(type_url).is_level();
         for entry in flight.entries {
@@ -116,10 +110,12 @@ impl Session {
             wanted
         });
         for part in split(&entries, message).into_iter().rev() {
-            let names = part.iter().map(|entry| (entry.name.clone(), entry.due)).collect();
+            let due = |entry: &Entry| Due { force: false, ..entry.due };
+            let names = part.into_iter().map(|entry| (entry.name.clone(), due(entry))).collect();
             self.channel_mut(type_url).suspects.push_front(names);
         }
-        // The client may have taken some of them, whatever its answer says of the whole.
+        // The client may have taken some of them, whatever its answer says of the whole. So each is sent again, unless
+        // something newer was in between.
         let doubtful = &mut self.channel_mut(type_url).doubtful;
         for entry in entries {
             doubtful.entry(entry.name).or_default().extend(entry.resource);
@@ -147,13 +143,14 @@ impl Session {
             return;
         }
         channel.rejected.insert(name.clone(), resource.version());
+        channel.doubtful.entry(name.clone()).or_default();
         self.events.push(Event::Rejected {
             type_url,
             name: name.clone(),
             version: resource.version(),
             message: message.to_owned(),
         });
-        self.pend(type_url, &name, Due { since: due.since, at: now, force: true });
+        self.pend(type_url, &name, Due { since: due.since, at: now, force: false });
     }
 
     /// A rejection is over: the resource changed, or is not asked for.
@@ -174,7 +171,7 @@ fn split<'e>(entries: &'e [Entry], message: &str) -> Vec<Vec<&'e Entry>> {
         parts.push(removals);
         parts.push(sets);
     } else {
-        let (named, others): (Vec<_>, Vec<_>) = sets.iter().partition(|entry| message.contains(&*entry.name));
+        let (named, others): (Vec<_>, Vec<_>) = sets.iter().partition(|entry| names(message, &entry.name));
         if named.is_empty() || others.is_empty() {
             let (front, back) = sets.split_at(sets.len() / 2);
             parts.extend([front.to_vec(), back.to_vec()]);
@@ -185,4 +182,30 @@ fn split<'e>(entries: &'e [Entry], message: &str) -> Vec<Vec<&'e Entry>> {
     }
     parts.retain(|part| !part.is_empty());
     parts
+}
+
+/// Whether a message names a resource: the name stands in it as a word of its own.
+fn names(message: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty()
+        && message.match_indices(name).any(|(at, _)| {
+            let (before, after) =
+                (message[..at].chars().next_back(), message[at + name.len()..].chars().next());
+            !before.is_some_and(is_part) && !after.is_some_and(is_part)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_name_is_a_word() {
+        let message = "Error adding/updating cluster(s) b: cannot create, c-d: likewise";
+        for (name, expected) in
+            [("b", true), ("c-d", true), ("c", false), ("d", false), ("Err", false), ("", false)]
+        {
+            assert_eq!(names(message, name), expected, "{name}");
+        }
+    }
 }

@@ -21,6 +21,17 @@ pub(super) struct Due {
     pub(super) force: bool,
 }
 
+impl Due {
+    /// Both reasons at once: the older one counts, since delays are bounded from there.
+    pub(super) fn and(self, other: Due) -> Due {
+        Due {
+            since: self.since.min(other.since),
+            at: self.at.min(other.at),
+            force: self.force || other.force,
+        }
+    }
+}
+
 /// Why and until when a name waits.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -40,6 +51,7 @@ pub(super) struct Entry {
 
 /// A response that is not answered yet.
 pub(super) struct Flight {
+    pub(super) nonce: u64,
     pub(super) entries: Vec<Entry>,
     /// The names that it says are gone.
     pub(super) removed: HashSet<Arc<str>>,
@@ -55,20 +67,17 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Merges with what is pending of the same name: the older reason stays, since delays are bounded from there.
     pub(super) fn insert(&mut self, name: Arc<str>, due: Due) {
         self.oldest = Some(self.oldest.map_or(due.since, |oldest| oldest.min(due.since)));
-        let merged = self.names.entry(name).or_insert(due);
-        merged.since = merged.since.min(due.since);
-        merged.at = merged.at.min(due.at);
-        merged.force |= due.force;
+        self.names.entry(name).and_modify(|old| *old = old.and(due)).or_insert(due);
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
-        self.names.remove(name);
+    pub(super) fn remove(&mut self, name: &str) -> Option<Due> {
+        let due = self.names.remove(name);
         if self.names.is_empty() {
             self.oldest = None;
         }
+        due
     }
 
     pub(super) fn take(&mut self) -> BTreeMap<Arc<str>, Due> {
@@ -116,8 +125,6 @@ pub(super) struct Channel {
     pub(super) rejected: HashMap<Arc<str>, Version>,
     /// The client waits for an answer, be it an empty one.
     pub(super) owed: bool,
-    /// The nonce of the last response, 0 if there was none.
-    pub(super) last_nonce: u64,
 }
 
 impl Channel {
@@ -135,7 +142,6 @@ impl Channel {
             doubtful: HashMap::new(),
             rejected: HashMap::new(),
             owed: false,
-            last_nonce: 0,
         }
     }
 
@@ -149,6 +155,11 @@ impl Channel {
             && self.suspects.is_empty()
             && self.doubtful.is_empty()
             && self.rejected.is_empty()
+    }
+
+    /// Whether the client holds the resource in some form.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.held.contains_key(name) || self.foreign.contains(name)
     }
 
     /// The oldest snapshot of which something is still to be sent, [`ASKED`] if nothing is. What waits for clusters is

@@ -123,8 +123,12 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
-    /// Until when the first request for route configurations is awaited, before clusters of an earlier stream go.
+    /// The client holds clusters of an earlier stream, so it may hold route configurations too.
+    resumed: bool,
+    /// Until when its first request for route configurations is awaited, before a cluster goes.
     routes_awaited: Option<Instant>,
+    /// Whether a removal of a cluster waits for that.
+    awaits_routes: bool,
     responses: u64,
     events: Vec<Event>,
 }
@@ -139,7 +143,9 @@ impl Session {
             snapshot,
             channels: TypeUrl::ALL.map(Channel::new),
             order: Order::default(),
+            resumed: false,
             routes_awaited,
+            awaits_routes: false,
             responses: 0,
             events: Vec::new(),
         }
@@ -302,16 +308,20 @@ impl Session {
     /// earlier stream, any cluster may be in use.
     fn knows_routes(&self) -> bool {
         let routes = self.channel(TypeUrl::RouteConfiguration);
-        if routes.subscription.asked { routes.foreign.is_empty() } else { self.routes_awaited.is_none() }
+        if routes.subscription.asked {
+            routes.foreign.is_empty()
+        } else {
+            !self.resumed || self.routes_awaited.is_none()
+        }
     }
 
     /// Looks again at removals of clusters that waited until all route configurations are known.
     fn recheck_cluster_removals(&mut self, now: Instant) {
-        if self.channel(TypeUrl::Cluster).foreign.is_empty() || !self.knows_routes() {
+        if !self.awaits_routes || !self.knows_routes() {
             return;
         }
-        let clusters = self.channel(TypeUrl::Cluster);
-        let names: Vec<_> = clusters.foreign.intersection(&clusters.deferred).cloned().collect();
+        self.awaits_routes = false;
+        let names: Vec<_> = self.channel(TypeUrl::Cluster).deferred.iter().cloned().collect();
         for name in names {
             self.look_again(TypeUrl::Cluster, &name, now);
         }

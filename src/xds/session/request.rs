@@ -6,28 +6,26 @@ use std::time::Instant;
 
 use super::Session;
 use super::channel::{ASKED, Due};
-use crate::xds::message::{Ask, Protocol, Request, Response};
+use crate::xds::message::{Ask, Request, Response};
 use crate::xds::{TypeUrl, Version};
 
 /// The name that means all of them, in types that have a wildcard.
 const WILDCARD: &str = "*";
 
 impl Session {
-    /// Takes a request: what it says about the response in flight, then what it asks.
+    /// Takes a request: what it says about the response in flight, then what it asks. What it asks counts even if the
+    /// client had not read the latest response when it wrote this: a name that it gave up and took again must be seen
+    /// as such, or it would not be answered. No second response goes before the first is answered anyway.
     pub fn on_request(&mut self, request: Request, now: Instant) -> Vec<Response> {
         let Request { type_url, nonce, error, ask } = request;
         if !nonce.is_empty() {
-            let known = self.on_answer(type_url, &nonce, error, now);
-            // The client had not read the latest response when it wrote this; it will say again what it wants.
-            if !known && self.protocol == Protocol::Sotw && self.channel(type_url).last_nonce != 0 {
-                return self.flush(now);
-            }
+            self.on_answer(type_url, &nonce, error, now);
         }
         match ask {
             Ask::Delta { subscribe, unsubscribe, initial_versions } => {
                 self.on_delta(type_url, subscribe, unsubscribe, initial_versions, now);
             }
-            Ask::Sotw { names, version } => self.on_names(type_url, names, &version, now),
+            Ask::Sotw { names } => self.on_names(type_url, names, now),
         }
         if type_url == TypeUrl::RouteConfiguration {
             self.recheck_cluster_removals(now);
@@ -68,14 +66,16 @@ impl Session {
             self.subscribe_wildcard(type_url, now);
         }
         if first {
+            self.resumed |= type_url == TypeUrl::Cluster && !initial_versions.is_empty();
             for (name, version) in initial_versions {
                 self.claim(type_url, &name, &version, now);
             }
         }
     }
 
-    /// A list of names replaces the one before.
-    fn on_names(&mut self, type_url: TypeUrl, names: Vec<String>, version: &str, now: Instant) {
+    /// A list of names replaces the one before. What the client says that it holds from an earlier stream is not trusted
+    /// here: it names but the version of the last set that it accepted, and may have taken parts of one it rejected.
+    fn on_names(&mut self, type_url: TypeUrl, names: Vec<String>, now: Instant) {
         let subscription = &mut self.channel_mut(type_url).subscription;
         let first = !subscription.asked;
         subscription.asked = true;
@@ -107,9 +107,7 @@ impl Session {
         } else if had_wildcard && !wildcard {
             self.unsubscribe_wildcard(type_url, now);
         }
-        if first && has_wildcard {
-            self.claim_all(type_url, version);
-        }
+        self.channel_mut(type_url).owed |= first && has_wildcard;
     }
 
     fn subscribe(&mut self, type_url: TypeUrl, name: &str, now: Instant) {
@@ -207,22 +205,6 @@ impl Session {
                 self.channel_mut(type_url).foreign.insert(name.clone());
                 self.pend(type_url, &name, Due { since: ASKED, at: now, force: false });
             }
-        }
-    }
-
-    /// Likewise for a whole set, of which the client names but one version.
-    fn claim_all(&mut self, type_url: TypeUrl, version: &str) {
-        let wanted =
-            self.snapshot.iter(type_url).filter(|r| self.channel(type_url).subscription.covers(r.name()));
-        let wanted: Vec<_> = wanted.cloned().collect();
-        if version.is_empty() || super::send::set_version(wanted.iter()) != version {
-            self.channel_mut(type_url).owed = true;
-            return;
-        }
-        self.channel_mut(type_url).pending.take();
-        for resource in wanted {
-            self.order.add(&resource);
-            self.channel_mut(type_url).held.insert(resource.name().clone(), resource);
         }
     }
 }

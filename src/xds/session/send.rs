@@ -48,13 +48,18 @@ impl Session {
     /// What to look at next: parts of rejected responses take turns with what is pending, so that neither starves.
     fn next_names(&mut self, type_url: TypeUrl) -> Option<BTreeMap<Arc<str>, Due>> {
         let channel = self.channel_mut(type_url);
-        if channel.pending.is_empty() || !channel.was_suspect {
-            if let Some(part) = channel.suspects.pop_front() {
-                channel.was_suspect = true;
-                return Some(part.into_iter().collect());
-            }
+        let turn = channel.pending.is_empty() || !channel.was_suspect;
+        let part = if turn { channel.suspects.pop_front() } else { None };
+        channel.was_suspect = part.is_some();
+        if let Some(part) = part {
+            // Together with whatever else is known of these names, lest they are looked at twice.
+            let whole = |(name, due): (Arc<str>, Due)| {
+                self.pend(type_url, &name, due);
+                let due = self.channel_mut(type_url).pending.remove(&name)?;
+                Some((name, due))
+            };
+            return Some(part.into_iter().filter_map(whole).collect());
         }
-        channel.was_suspect = false;
         (!channel.pending.is_empty()).then(|| channel.pending.take())
     }
 
@@ -74,9 +79,10 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
+                self.awaits_routes |= type_url == TypeUrl::Cluster && !self.knows_routes();
                 self.channel_mut(type_url).deferred.insert(name);
             }
-            Verdict::Nothing => self.release_doubtful(type_url, &name, now),
+            Verdict::Nothing => {}
         }
     }
 
@@ -135,12 +141,12 @@ impl Session {
     fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
-            TypeUrl::Cluster => {
-                self.order.is_used(name) || (clusters.foreign.contains(name) && !self.knows_routes())
-            }
+            TypeUrl::Cluster => self.order.is_used(name) || !self.knows_routes(),
+            // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
-                let is_held = clusters.held.contains_key(name) || clusters.foreign.contains(name);
-                is_held && self.snapshot.get(TypeUrl::Cluster, name).is_none()
+                self.channel(type_url).has(name)
+                    && clusters.has(name)
+                    && self.snapshot.get(TypeUrl::Cluster, name).is_none()
             }
             _ => false,
         }
@@ -160,8 +166,7 @@ impl Session {
         let gone = entries.iter().filter(|entry| entry.resource.is_none());
         let removed = gone.map(|entry| entry.name.clone()).collect();
         let channel = self.channel_mut(type_url);
-        channel.last_nonce = nonce;
-        channel.flight = Some(Flight { entries, removed, since });
+        channel.flight = Some(Flight { nonce, entries, removed, since });
         response
     }
 
