@@ -157,6 +157,11 @@ impl Channel {
             && self.rejected.is_empty()
     }
 
+    /// Whether the client holds the resource in some form.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.held.contains_key(name) || self.foreign.contains(name)
+    }
+
     /// The oldest snapshot of which something is still to be sent, [`ASKED`] if nothing is. What waits for clusters is
     /// counted elsewhere.
     pub(super) fn unsent(&self) -> u64 {

@@ -142,9 +142,11 @@ impl Session {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
             TypeUrl::Cluster => self.order.is_used(name) || !self.knows_routes(),
+            // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
-                let is_held = clusters.held.contains_key(name) || clusters.foreign.contains(name);
-                is_held && self.snapshot.get(TypeUrl::Cluster, name).is_none()
+                self.channel(type_url).has(name)
+                    && clusters.has(name)
+                    && self.snapshot.get(TypeUrl::Cluster, name).is_none()
             }
             _ => false,
         }

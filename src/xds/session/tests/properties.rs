@@ -1,4 +1,4 @@
-//! Random histories against the model of Envoy.
+//! Random histories against the model of Envoy. `PROPTEST_CASES` makes for more of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -131,9 +131,6 @@ impl World {
     fn read_request(&mut self) {
         let Some(request) = self.client.outbox.pop_front() else { return };
         self.note_request(&request);
-        if std::env::var_os("XDS_TRACE").is_some() {
-            eprintln!("> {request:?}");
-        }
         let responses = self.session.on_request(request, self.now);
         self.send(responses);
     }
@@ -162,9 +159,6 @@ impl World {
     fn send(&mut self, responses: Vec<Response>) {
         for response in responses {
             let t = response.type_url;
-            if std::env::var_os("XDS_TRACE").is_some() {
-                eprintln!("< {response:?}");
-            }
             self.unanswered[t as usize] += 1;
             assert_eq!(self.unanswered[t as usize], 1, "two responses of {t} in flight");
             if self.protocol == Protocol::Delta {
@@ -299,8 +293,17 @@ fn history(clock: bool, wildcards: bool) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(clock, wildcards), 1..120)
 }
 
+/// The environment wins over the number of cases here.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => default,
+        None => ProptestConfig { cases: 1_000, ..default },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// While time stands still nothing is sent before its clusters, whatever happens.
     #[test]

@@ -173,6 +173,7 @@ fn delta() {
     run(Protocol::Delta, DELTA);
     run(Protocol::Delta, ORDER);
     run(Protocol::Delta, NACK);
+    run(Protocol::Delta, DOUBT);
     run(Protocol::Delta, SECRETS);
 }
 
@@ -361,6 +362,17 @@ const DELTA: &[(&str, &str)] = &[
          ack R
          < R r@1
          ack R",
+    ),
+    (
+        "what changes between giving up and taking again is seen",
+        "snap +L/a@1
+         ask L
+         < L a@1
+         ask L -*
+         snap -L/a
+         ask L +*
+         ack L
+         < L -a",
     ),
     (
         "a star is no wildcard of types without one",
@@ -753,6 +765,68 @@ const NACK: &[(&str, &str)] = &[
          < R r@3
          ack R
          < C -a",
+    ),
+];
+
+/// What only a rejection that was half taken can lead to.
+const DOUBT: &[(&str, &str)] = &[
+    (
+        "a cluster that goes back to the form before is not taken for one that goes",
+        "snap +C/a@1 +R/r@1[a]
+         ask C
+         < C a@1
+         ack C
+         ask R +r
+         < R r@1
+         ack R
+         snap +C/a@2
+         < C a@2
+         snap -C/a
+         nack C bad
+         snap -R/r
+         < R -r
+         ack R
+         < C -a",
+    ),
+    (
+        "endpoints are answered while their cluster warms, though both are gone",
+        "snap +C/a@1 +E/a@1
+         ask C
+         < C a@1
+         ack C
+         snap -C/a -E/a
+         < C -a
+         ask E +a
+         < E -a",
+    ),
+    (
+        "names that are looked for are not looked at twice",
+        "snap +P/p@1 +P/q@1
+         ask P +p +q
+         < P p@1 q@1
+         nack P bad
+         < P p@1
+         snap -P/q
+         ack P
+         < P -q
+         ack P",
+    ),
+    (
+        "a part that waits for a cluster keeps one place in the queue",
+        "ask C
+         < C
+         ack C
+         snap +R/r@1 +R/s@1
+         ask R +r +s
+         < R r@1 s@1
+         snap +R/r@2[a]
+         nack R bad
+         < R s@1
+         ack R
+         wait 9
+         wait 1
+         < R r@2
+         ack R",
     ),
 ];
 
