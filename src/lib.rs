@@ -13,6 +13,7 @@ pub mod values;
 pub mod features;
 pub mod model;
 pub mod crd;
+pub mod clock;
 pub mod descriptors;
 pub mod store;
 pub mod source;

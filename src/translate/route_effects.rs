@@ -299,7 +299,6 @@ fn http_fault(fault: &Fault) -> HttpFault {
         delay: fault.delay.map(|(delay, share)| FaultDelay {
             fault_delay_secifier: proto::duration(delay).map(FaultDelaySecifier::FixedDelay),
             percentage: millionths(share),
-            ..FaultDelay::default()
         }),
         abort: fault.abort.map(|(abort, share)| FaultAbort {
             error_type: Some(match abort {

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -169,7 +169,7 @@ struct Stream<W: Wire> {
 
 impl<W: Wire> Stream<W> {
     fn new(service: DiscoveryService, address: Option<SocketAddr>, inbound: Streaming<W::Request>) -> Self {
-        let connection = service.fleet.connect(W::PROTOCOL, address, SystemTime::now());
+        let connection = service.fleet.connect(W::PROTOCOL, address, crate::clock::now());
         tracing::debug!(stream = connection.id(), ?address, protocol = ?W::PROTOCOL, "stream opened");
         Stream {
             inbound,
@@ -259,7 +259,7 @@ impl<W: Wire> Stream<W> {
             removed: response.removed.len(),
             bytes: frame.encoded_len(),
         };
-        self.connection.on_response(response.type_url, size, SystemTime::now());
+        self.connection.on_response(response.type_url, size, crate::clock::now());
         tracing::debug!(
             node = self.node,
             type_url = %response.type_url,
@@ -275,7 +275,7 @@ impl<W: Wire> Stream<W> {
     fn report_progress(&self) {
         if let Some(session) = &self.session {
             let counts = TypeUrl::ALL.map(|type_url| session.counts(type_url));
-            self.connection.on_progress(session.progress(), counts, SystemTime::now());
+            self.connection.on_progress(session.progress(), counts, crate::clock::now());
         }
     }
 
@@ -291,7 +291,7 @@ impl<W: Wire> Stream<W> {
                 }
                 Event::Acked { .. } | Event::Settled { .. } => {}
             }
-            self.connection.on_event(&event, SystemTime::now());
+            self.connection.on_event(&event, crate::clock::now());
         }
     }
 }

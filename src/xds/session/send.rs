@@ -106,10 +106,11 @@ impl Session {
                 if is_held && !must {
                     return Verdict::Nothing;
                 }
-                if !is_held && now < due.at + self.settings.cluster_wait {
-                    if let Some(cluster) = self.missing_cluster(&resource) {
-                        return Verdict::Wait(cluster);
-                    }
+                if !is_held
+                    && now < due.at + self.settings.cluster_wait
+                    && let Some(cluster) = self.missing_cluster(&resource)
+                {
+                    return Verdict::Wait(cluster);
                 }
                 Verdict::Send(Some(resource))
             }

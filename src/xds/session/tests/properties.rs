@@ -34,7 +34,7 @@ fn type_url() -> impl Strategy<Value = TypeUrl> {
 fn step(clock: bool, wildcards: bool) -> impl Strategy<Value = Step> {
     let form = prop::option::weighted(0.7, 0..FORMS);
     let change = prop::collection::vec((type_url(), 0..8usize, form), 1..6);
-    let named = vec![
+    let named = [
         TypeUrl::Secret,
         TypeUrl::TypedExtensionConfig,
         TypeUrl::RouteConfiguration,
