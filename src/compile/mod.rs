@@ -38,6 +38,8 @@ pub(crate) enum Output {
     Endpoints(EndpointSetKey),
     /// The certificate for names that have none of their own.
     DefaultCertificate,
+    /// What is said of the ConfigMap with ingress-nginx's global settings.
+    ConfigMap,
 }
 
 /// What readers see: immutable, cheap to clone.
@@ -100,6 +102,7 @@ impl Compiler {
             published: Published::default(),
         };
         compiler.run_default_certificate();
+        compiler.run_config_map();
         Ok(compiler)
     }
 
@@ -206,6 +209,7 @@ impl Compiler {
                 Output::Host(name) => self.run_host(name),
                 Output::Endpoints(key) => self.run_endpoints(key),
                 Output::DefaultCertificate => self.run_default_certificate(),
+                Output::ConfigMap => self.run_config_map(),
             }
         }
         for name in self.hosts.take_rescoped() {

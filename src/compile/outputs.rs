@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{Compiler, Output};
+use crate::features::unsupported;
 use crate::model::{Backend, Certificate, EndpointSetKey, Endpoints, Host, SecretRef};
 use crate::resolve;
 use crate::store::View;
 use crate::translate;
-use crate::values::HostName;
+use crate::values::{Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, TypeUrl};
 
 impl Compiler {
@@ -108,6 +109,20 @@ impl Compiler {
             None => translate::secret::generated(name, &self.default_certificate),
         };
         self.update.set.push(Arc::new(secret));
+    }
+
+    /// The ConfigMap's values are read by the hosts; what no host asks for is said here.
+    pub(super) fn run_config_map(&mut self) {
+        let (namespace, name) = &self.settings.config_map;
+        let view = View::new(&self.store);
+        let mut findings = Findings::default();
+        if let Some(config_map) = view.config_map(namespace, name) {
+            let key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
+            unsupported::check_config_map(&key, config_map.data.as_ref(), &mut findings);
+        }
+        let reads = view.into_reads();
+        self.dependencies.record(&Output::ConfigMap, reads);
+        self.ledger.set("config map", findings.into_vec());
     }
 
     /// Makes clusters, endpoint sets, certificates and limits that nobody referred to before. Equal backends of
