@@ -141,6 +141,9 @@ impl Compiler {
                 *backend = shared.clone();
             }
         }
+        for route in &mut host.routes {
+            route.effects = self.references.share(&route.effects);
+        }
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
             self.published.limits.insert(limit.clone());
@@ -152,6 +155,9 @@ impl Compiler {
             if let Some(gone) = self.references.backends.remove(&backend.name) {
                 self.remove_cluster(&gone);
             }
+        }
+        for route in &host.routes {
+            self.references.unshare(&route.effects);
         }
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {
