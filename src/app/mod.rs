@@ -14,13 +14,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::admin::{self, Metrics, changes::Changes};
 use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
@@ -136,7 +137,8 @@ impl ControlPlane {
             metrics: metrics.clone(),
         };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
-        this.spawn_xds(xds, xds::server::service(snapshots_seen.clone(), fleet.clone()));
+        let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
+        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, snapshots_seen.clone()));
         let state = admin::State {
@@ -172,11 +174,16 @@ impl ControlPlane {
         });
     }
 
-    fn spawn_xds(&mut self, listener: TcpListener, service: xds::server::DiscoveryService) {
+    fn spawn_xds(
+        &mut self,
+        listener: TcpListener,
+        mut server: Server,
+        service: xds::server::DiscoveryService,
+    ) {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let ended = self.ended();
         self.tasks.spawn(async move {
-            let serving = xds::server::builder().add_service(service).serve_with_incoming(incoming);
+            let serving = server.add_service(service).serve_with_incoming(incoming);
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
@@ -234,6 +241,18 @@ impl ControlPlane {
         }
         Ok(())
     }
+}
+
+/// The gRPC server for xDS; with files of mutual TLS, for Envoys whose certificate the authority signed.
+fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
+    let server = xds::server::builder();
+    let Some(tls) = tls else { return Ok(server) };
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
+        .client_ca_root(tonic::transport::Certificate::from_pem(read(&tls.authority)?));
+    server.tls_config(config).context("cannot use the files of mutual TLS")
 }
 
 async fn source(
