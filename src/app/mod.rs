@@ -26,6 +26,7 @@ use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
 use crate::source::files;
+use crate::state::State;
 use crate::store::Change;
 use crate::values::Severity;
 use crate::xds;
@@ -115,7 +116,13 @@ impl ControlPlane {
         };
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
-        let compiler = Compiler::new(settings, generate_certificate()?)?;
+        let mut compiler = Compiler::new(settings, generate_certificate()?)?;
+        let state = options
+            .state_dir
+            .as_deref()
+            .map(State::open)
+            .transpose()
+            .context("cannot use the state folder")?;
 
         let fleet = Fleet::new();
         let metrics = Metrics::new();
@@ -127,6 +134,14 @@ impl ControlPlane {
         let address = xds.local_addr()?;
         let mut this = Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
 
+        if let Some(state) = state {
+            if !state.snapshot().is_empty() {
+                tracing::info!("serving the last good snapshot until the sources have been read");
+                compiler.resume(state.snapshot().clone());
+                snapshots.send_replace(Some(state.snapshot().clone()));
+            }
+            this.spawn_keeper(state, snapshots_seen.clone());
+        }
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
         let outlets = pipeline::Outlets {
@@ -140,7 +155,7 @@ impl ControlPlane {
         let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
-            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, snapshots_seen.clone()));
+            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
         let state = admin::State {
             snapshots: snapshots_seen,
             published: published_seen,
@@ -192,19 +207,45 @@ impl ControlPlane {
         });
     }
 
+    /// Writes each snapshot's changes to the state folder, behind what Envoys are sent.
+    fn spawn_keeper(&mut self, mut state: State, mut snapshots: xds::snapshot::Receiver) {
+        let ended = self.ended();
+        let keeping = async move {
+            while snapshots.changed().await.is_ok() {
+                let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+                let written = tokio::task::spawn_blocking(move || {
+                    let result = state.write(&snapshot);
+                    (state, result)
+                });
+                let result;
+                (state, result) = written.await?;
+                if let Err(error) = result {
+                    tracing::warn!(%error, "cannot write the last good snapshot");
+                }
+            }
+            Ok(())
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = keeping => result,
+                () = ended => Ok(()),
+            }
+        });
+    }
+
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
         listener: TcpListener,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
-        mut snapshots: xds::snapshot::Receiver,
+        mut published: watch::Receiver<Arc<Published>>,
     ) -> admin::RateLimit {
         let counters = Arc::new(Memory::default());
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
         let ended = self.ended();
         self.tasks.spawn(async move {
-            if snapshots.wait_for(Option::is_some).await.is_ok() {
+            if published.wait_for(|published| published.ready).await.is_ok() {
                 crate::ratelimit::serve::serve(listener, limits, counters, decisions, ended).await?;
             }
             Ok(())

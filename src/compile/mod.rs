@@ -70,6 +70,8 @@ pub struct Compiler {
     dirty: BTreeSet<Output>,
     /// Who made findings of rejections.
     rejections: BTreeSet<String>,
+    /// Whether the snapshot is still that of an earlier process.
+    resumed: bool,
     update: Update,
     published: Published,
 }
@@ -98,12 +100,32 @@ impl Compiler {
             default_certificate,
             dirty: BTreeSet::new(),
             rejections: BTreeSet::new(),
+            resumed: false,
             update,
             published: Published::default(),
         };
         compiler.run_default_certificate();
         compiler.run_config_map();
         Ok(compiler)
+    }
+
+    /// Goes on from a snapshot of an earlier process: what the sources bear out is no change, the rest goes when they
+    /// have been read.
+    pub fn resume(&mut self, snapshot: Arc<Snapshot>) {
+        self.published.snapshot = snapshot;
+        self.resumed = true;
+    }
+
+    /// What an earlier process knew of and the sources do not.
+    fn forget_resumed(&mut self) {
+        if !std::mem::take(&mut self.resumed) {
+            return;
+        }
+        let set: BTreeSet<_> =
+            self.update.set.iter().map(|resource| (resource.type_url(), resource.name().clone())).collect();
+        let kept = TypeUrl::ALL.iter().flat_map(|type_url| self.published.snapshot.iter(*type_url));
+        let keys = kept.map(|resource| (resource.type_url(), resource.name().clone()));
+        self.update.remove.extend(keys.filter(|key| !set.contains(key)));
     }
 
     /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
@@ -114,6 +136,7 @@ impl Compiler {
         }
         if self.published.ready {
             self.run();
+            self.forget_resumed();
             let update = std::mem::take(&mut self.update);
             self.published.snapshot = Arc::new(self.published.snapshot.apply(update));
         }
