@@ -28,6 +28,8 @@ pub struct Settings {
     pub tls_session_resumption: bool,
     /// The DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// Host and port at which Envoys reach the rate limit service; none switches limits off.
+    pub ratelimit: Option<(String, u16)>,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             on_demand_threshold: 2000,
             tls_session_resumption: false,
             cluster_domain: "cluster.local".into(),
+            ratelimit: None,
         }
     }
 }

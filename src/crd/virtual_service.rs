@@ -21,6 +21,65 @@ pub struct VirtualService {
     pub spec: VirtualServiceSpec,
 }
 
+impl VirtualService {
+    /// The paths of all fields that nobody asked for, such as `spec.http[0].route[1].foo`.
+    pub fn unknown_paths(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.spec.unknowns("spec", &mut found);
+        found
+    }
+}
+
+/// Finds fields that nobody asked for.
+trait Unknowns {
+    fn unknowns(&self, path: &str, found: &mut Vec<String>);
+}
+
+macro_rules! leaves {
+    ($($leaf:ty),*) => {
+        $(impl Unknowns for $leaf {
+            fn unknowns(&self, _: &str, _: &mut Vec<String>) {}
+        })*
+    };
+}
+
+leaves!(bool, u32, i64, f64, String, Value);
+
+impl<T: Unknowns> Unknowns for Option<T> {
+    fn unknowns(&self, path: &str, found: &mut Vec<String>) {
+        if let Some(value) = self {
+            value.unknowns(path, found);
+        }
+    }
+}
+
+impl<T: Unknowns> Unknowns for Vec<T> {
+    fn unknowns(&self, path: &str, found: &mut Vec<String>) {
+        for (index, value) in self.iter().enumerate() {
+            value.unknowns(&format!("{path}[{index}]"), found);
+        }
+    }
+}
+
+impl<T: Unknowns> Unknowns for BTreeMap<String, T> {
+    fn unknowns(&self, path: &str, found: &mut Vec<String>) {
+        for (key, value) in self {
+            value.unknowns(&format!("{path}.{key}"), found);
+        }
+    }
+}
+
+/// The field's name in an object: `redirect_code` is `redirectCode`.
+fn json_name(field: &str) -> String {
+    let mut words = field.trim_start_matches("r#").split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        name.push_str(&word[..1].to_ascii_uppercase());
+        name.push_str(&word[1..]);
+    }
+    name
+}
+
 macro_rules! istio {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -31,6 +90,13 @@ macro_rules! istio {
             $($(#[$attribute])* pub $field: $type,)*
             #[serde(flatten)]
             pub unknown: Unknown,
+        }
+
+        impl Unknowns for $name {
+            fn unknowns(&self, path: &str, found: &mut Vec<String>) {
+                $(self.$field.unknowns(&format!("{path}.{}", json_name(stringify!($field))), found);)*
+                found.extend(self.unknown.keys().map(|name| format!("{path}.{name}")));
+            }
         }
     };
 }
@@ -52,8 +118,8 @@ istio!(
     /// `spec.http[]`
     HttpRoute {
         name: Option<String>,
-        #[serde(rename = "match", deserialize_with = "null_is_empty")]
-        matches: Vec<HttpMatchRequest>,
+        #[serde(deserialize_with = "null_is_empty")]
+        r#match: Vec<HttpMatchRequest>,
         #[serde(deserialize_with = "null_is_empty")]
         route: Vec<HttpRouteDestination>,
         redirect: Option<HttpRedirect>,
@@ -156,8 +222,7 @@ istio!(
 istio!(
     /// `rewrite.uriRegexRewrite`, with `\1` for captures.
     RegexRewrite {
-        #[serde(rename = "match")]
-        pattern: String,
+        r#match: String,
         rewrite: String,
     }
 );

@@ -197,6 +197,27 @@ pub enum Listeners {
     Https,
 }
 
+impl Listeners {
+    /// The listeners that are in both.
+    pub fn and(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, either) | (either, Self::All) => Some(either),
+            (one, same) if one == same => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Those that are not in the other.
+    pub fn without(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, Self::Http) => Some(Self::Https),
+            (Self::All, Self::Https) => Some(Self::Http),
+            (one, other) if other == Self::All || one == other => None,
+            (one, _) => Some(one),
+        }
+    }
+}
+
 /// An answer that Envoy gives by itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -209,7 +230,7 @@ pub enum Answer {
         body: Vec<u8>,
     },
     /// A redirect.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
 }
 
 /// A redirect; what is not given stays as the request had it, the query too.
@@ -239,4 +260,6 @@ pub enum RedirectPath {
     Whole(String),
     /// The request's own without its last slash.
     WithoutTrailingSlash,
+    /// None, and no query either: the location ends with the host.
+    Nothing,
 }

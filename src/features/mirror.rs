@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::effects::{MirrorTarget, Setting};
-use super::{Annotation, Effects, Feature, Reader};
+use super::{Annotation, Effects, Feature, Field, Reader};
+use crate::crd::virtual_service::{Destination, HttpRoute};
 use crate::values::Origin;
 
 const MIRROR_TARGET: Annotation = Annotation {
@@ -44,6 +45,51 @@ impl Feature for Mirror {
     fn apply(&self, effects: &mut Effects) {
         effects.mirrors.push(Setting { value: self.target.clone(), origin: self.origin.clone() });
     }
+}
+
+/// A VirtualService's mirror whose destination has yet to be resolved.
+#[derive(Clone, Debug)]
+pub struct Copies<'a> {
+    /// Where they go.
+    pub destination: &'a Destination,
+    /// Share of requests copied, in millionths; more than 0.
+    pub millionths: u32,
+    /// The field.
+    pub origin: Origin,
+}
+
+/// VirtualService's `mirror` with `mirrorPercentage` (or the deprecated `mirrorPercent`), and `mirrors`. A share that
+/// is not given is all of them; one that cannot be read is none.
+pub fn from_rule<'a>(rule: &'a HttpRoute, field: &mut Field<'_>) -> Vec<Copies<'a>> {
+    const ALL: u32 = 1_000_000;
+    let mut copies = Vec::new();
+    if let Some(destination) = &rule.mirror {
+        if rule.mirrors.is_some() {
+            field
+                .child("mirror")
+                .warning("MirrorTwice", "is given beside mirrors; requests are copied to all of them");
+        }
+        let share = match (&rule.mirror_percentage, rule.mirror_percent) {
+            (Some(percentage), _) => field.child("mirrorPercentage").millionths(percentage),
+            (None, Some(percent)) => field.child("mirrorPercent").whole_millionths(percent),
+            (None, None) => Some(ALL),
+        };
+        let origin = field.child("mirror").origin();
+        copies.extend(share.map(|millionths| Copies { destination, millionths, origin }));
+    }
+    let mut field = field.child("mirrors");
+    for (index, mirror) in rule.mirrors.iter().flatten().enumerate() {
+        let mut field = field.item(index);
+        let share = match &mirror.percentage {
+            Some(percentage) => field.child("percentage").millionths(percentage),
+            None => Some(ALL),
+        };
+        let copy =
+            |millionths| Copies { destination: &mirror.destination, millionths, origin: field.origin() };
+        copies.extend(share.map(copy));
+    }
+    copies.retain(|copy| copy.millionths > 0);
+    copies
 }
 
 /// Target and path of a URL.

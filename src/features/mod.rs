@@ -7,10 +7,14 @@ pub mod backend_protocol;
 pub mod body_size;
 pub mod canary;
 pub mod cors;
+pub mod direct_response;
 pub mod effects;
 pub mod fault;
+pub mod field;
+pub mod headers;
 pub mod mirror;
 pub mod reader;
+pub mod redirect;
 pub mod request_limits;
 pub mod retries;
 pub mod rewrite;
@@ -20,6 +24,7 @@ pub mod unsupported;
 pub mod upstream_vhost;
 
 pub use effects::Effects;
+pub use field::Field;
 pub use reader::{PREFIX, Reader};
 
 /// One annotation, as the reference documents it.

@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use super::effects::{PathRewrite, set};
-use super::{Annotation, Effects, Feature, Reader};
-use crate::values::Origin;
+use super::field::checked_regex;
+use super::{Annotation, Effects, Feature, Field, Reader};
+use crate::crd::virtual_service::{HttpRoute, RegexRewrite};
+use crate::values::{Origin, pattern};
 
 const REWRITE_TARGET: Annotation = Annotation {
     name: "rewrite-target",
@@ -57,6 +59,66 @@ impl Feature for Rewrite {
     }
 }
 
+/// VirtualService's `rewrite`. `uri` is Envoy's `prefix_rewrite`: prefix `/a` and rewrite `/` make `//b` of `/a/b`.
+pub fn from_rule(rule: &HttpRoute, field: &mut Field<'_>, effects: &mut Effects) {
+    let Some(rewrite) = &rule.rewrite else { return };
+    let mut field = field.child("rewrite");
+    let uri = field.child("uri").header_text(rewrite.uri.as_ref()).map(PathRewrite::Prefix);
+    let regex = rewrite.uri_regex_rewrite.as_ref().and_then(|rewrite| {
+        let mut field = field.child("uriRegexRewrite");
+        if uri.is_some() {
+            field.error("RewriteTwice", "has no effect beside uri; give one of them");
+            return None;
+        }
+        read_regex(rewrite, &mut field)
+    });
+    if let Some(value) = uri.or(regex) {
+        set(&mut effects.path_rewrite, value, field.origin());
+    }
+    let mut field = field.child("authority");
+    if let Some(authority) = field.header_text(rewrite.authority.as_ref()) {
+        set(&mut effects.host_rewrite, authority, field.origin());
+    }
+}
+
+fn read_regex(rewrite: &RegexRewrite, field: &mut Field<'_>) -> Option<PathRewrite> {
+    let pattern = match checked_regex(&rewrite.r#match) {
+        Ok(pattern) => pattern,
+        Err(problem) => {
+            field.child("match").error("InvalidRegex", format!("{problem}; the path is not rewritten"));
+            return None;
+        }
+    };
+    let mut field = field.child("rewrite");
+    let substitution = field.header_text(Some(&rewrite.rewrite)).unwrap_or_default();
+    let captures = pattern::captures(&pattern);
+    if substitution.is_empty() || !is_substitution(&substitution, captures) {
+        let message = format!(
+            "{:?} is not a replacement in which \\0 to \\{captures} stand for captures; the path is not rewritten",
+            rewrite.rewrite
+        );
+        field.error("InvalidRewrite", message);
+        return None;
+    }
+    Some(PathRewrite::Regex { pattern, substitution })
+}
+
+/// Whether RE2 takes a text as the replacement for an expression with so many captures.
+fn is_substitution(text: &str, captures: usize) -> bool {
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            continue;
+        }
+        match characters.next() {
+            Some('\\') => {}
+            Some(digit) if digit.to_digit(10).is_some_and(|digit| digit as usize <= captures) => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// The pattern that finds the whole path that a route's expression matched, for a rewrite of all of it.
 pub fn whole_path(path: &str) -> String {
     format!("(?is)^.*?(?:{path}).*$")
@@ -96,6 +158,20 @@ mod tests {
             ("/x", 0, "/x"),
         ] {
             assert_eq!(substitution(target, captures), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn replacements_stay_within_the_captures() {
+        for (text, captures, valid) in [
+            (r"/\1", 1, true),
+            (r"/\2", 1, false),
+            (r"/\0", 0, true),
+            (r"\\", 0, true),
+            (r"a\", 1, false),
+            (r"\d", 1, false),
+        ] {
+            assert_eq!(is_substitution(text, captures), valid, "{text}");
         }
     }
 }

@@ -69,14 +69,18 @@ impl SslRedirect {
             phase: Phase::Redirect,
             listeners: Listeners::Http,
             when,
-            answer: Answer::Redirect(redirect(path)),
+            answer: Answer::Redirect(Box::new(redirect(path))),
             origin: origin.clone(),
         };
         let not_acme = HeaderMatch::new(":path", TextMatch::Prefix(ACME_CHALLENGE.to_owned())).inverted();
         let slash_last = HeaderMatch::new(":path", TextMatch::Regex("[^?]*/".to_owned()));
-        vec![
+        let mut guards = vec![
             guard(vec![not_acme.clone(), slash_last], RedirectPath::WithoutTrailingSlash),
             guard(vec![not_acme], RedirectPath::Keep),
-        ]
+        ];
+        if !host.is_wildcard() {
+            guards.insert(0, guard(vec![HeaderMatch::exact(":path", "/")], RedirectPath::Nothing));
+        }
+        guards
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::effects::set;
-use super::{Annotation, Effects, Feature, Reader};
+use super::{Annotation, Effects, Feature, Field, Reader};
+use crate::crd::virtual_service::HttpRoute;
 use crate::values::Origin;
 
 const CONNECT: Annotation = Annotation {
@@ -77,6 +78,18 @@ impl Feature for Timeouts {
         if let Some((gap, origin)) = longer(self.read.as_ref(), self.send.as_ref()) {
             set(&mut effects.idle_timeout, gap, origin.clone());
         }
+    }
+}
+
+/// Istio's longest time for a connection to be made.
+pub const ISTIO_CONNECT: Duration = Duration::from_secs(10);
+
+/// VirtualService's `timeout`: for the whole answer; without it there is no limit.
+pub fn from_rule(rule: &HttpRoute, field: &mut Field<'_>, effects: &mut Effects) {
+    let Some(text) = &rule.timeout else { return };
+    let mut field = field.child("timeout");
+    if let Some(timeout) = field.duration(text) {
+        set(&mut effects.timeout, timeout, field.origin());
     }
 }
 

@@ -2,16 +2,23 @@
 //!
 //! This is also the one place that says how Envoy names a limit to the rate limit service. One
 //! `RateLimitDescriptor` stands for one limit. Its first entry is [`LIMIT_ENTRY`] with the limit's id; every
-//! further entry, whatever its name, is part of the key that is counted:
+//! further entry, its name included, is part of the key that is counted:
 //!
 //! ```text
 //! domain "chancery"
-//! [("limit", "Ingress/shop/api/limit-rps"), ("remote_address", "192.0.2.7")]
+//! [("limit", "Ingress/shop/api/limit-rps"), ("key", "192.0.2.7")]
 //! [("limit", "RateLimitPolicy/shop/api/0"), ("key", "a header's value")]
 //! ```
 //!
-//! Envoy builds them with a `generic_key` action (`descriptor_key: limit`) followed by `remote_address`, whose
-//! entry has that fixed name, or by `request_headers` with `descriptor_key: key`.
+//! Envoy builds them with these actions (tried with Envoy 1.40); an action that has no value drops its descriptor,
+//! so that what it would count is not limited:
+//!
+//! - the limit: `generic_key`, `descriptor_key: limit`;
+//! - a header's value: `request_headers`, `descriptor_key: key`. Of several headers of the name the first counts,
+//!   and an empty one is a key like any other;
+//! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with
+//!   `descriptor_key: key`, `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the
+//!   addresses that are exempt.
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,9 +118,17 @@ impl LimitSet {
         self.0.get(id)
     }
 
-    /// Adds a limit, in place of any other of its id.
+    /// Adds a limit, in place of any other of its id. An equal one changes nothing, so that the set stays the same.
     pub fn insert(&mut self, limit: Limit) {
-        self.0.insert(limit.id.clone(), limit);
+        if self.get(&limit.id) != Some(&limit) {
+            self.0.insert(limit.id.clone(), limit);
+        }
+    }
+
+    /// Whether it is the very same set, which is cheap to tell: neither was changed since one was cloned of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
     }
 
     /// Takes a limit away.

@@ -55,21 +55,25 @@ pub fn follow(
     server: &str,
     limits: watch::Sender<Arc<LimitSet>>,
 ) -> Result<impl Future<Output = ()> + Send + use<>, AddressError> {
-    let uri = Uri::builder().scheme("http").authority(server).path_and_query(LIMITS_PATH).build();
-    let uri = uri.map_err(|_| AddressError { address: server.into() })?;
-    let poller = Poller { client: Client::builder(TokioExecutor::new()).build_http(), uri, etag: None };
-    Ok(poller.run(limits))
+    Ok(Poller::new(server, POLL_EVERY)?.run(limits))
 }
 
 struct Poller {
     client: Client<HttpConnector, Empty<Bytes>>,
     uri: Uri,
+    every: Duration,
     etag: Option<header::HeaderValue>,
 }
 
 impl Poller {
+    fn new(server: &str, every: Duration) -> Result<Self, AddressError> {
+        let uri = Uri::builder().scheme("http").authority(server).path_and_query(LIMITS_PATH).build();
+        let uri = uri.map_err(|_| AddressError { address: server.into() })?;
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build_http(), uri, every, etag: None })
+    }
+
     async fn run(mut self, limits: watch::Sender<Arc<LimitSet>>) {
-        let mut ticks = interval(POLL_EVERY);
+        let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut known, mut well) = (false, true);
         loop {

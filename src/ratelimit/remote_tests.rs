@@ -1,6 +1,8 @@
 //! A control plane that is away, comes, changes its mind, talks nonsense and comes back; and the whole service behind
 //! one, asked over gRPC.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
+
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -28,6 +30,14 @@ struct Endpoint {
 impl Endpoint {
     fn set(&self, status: u16, body: impl Into<String>) {
         *self.answer.lock().unwrap() = (status, body.into());
+    }
+
+    /// Waits until two questions more have been answered: so the first of them has been dealt with.
+    async fn answered(&self) {
+        let so_far = self.matches.lock().unwrap().len();
+        while self.matches.lock().unwrap().len() < so_far + 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Starts at an address; port 0 picks one.
@@ -66,20 +76,26 @@ async fn follows_through_absence_changes_and_nonsense() {
     endpoint.set(200, json(&["a"]));
     let (address, task) = endpoint.start(([127, 0, 0, 1], 0).into()).await;
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let follower = tokio::spawn(follow(&address.to_string(), sender).unwrap());
+    let poller = Poller::new(&address.to_string(), Duration::from_millis(5)).unwrap();
+    let follower = tokio::spawn(poller.run(sender));
     wait_for(&mut limits, 1).await;
+    endpoint.answered().await;
+    assert!(!limits.has_changed().unwrap(), "an equal set is not sent again");
 
-    endpoint.set(200, "nonsense");
+    for (status, body) in
+        [(200, "nonsense".to_owned()), (500, json(&["a", "b", "c"])), (200, "[7]".to_owned())]
+    {
+        endpoint.set(status, body);
+        endpoint.answered().await;
+        assert!(limits.borrow().get("a").is_some() && limits.borrow().len() == 1, "the last good set stays");
+    }
     task.abort();
     let _ = task.await;
-    let (_, task) = endpoint.start(address).await;
-    while !endpoint.matches.lock().unwrap().iter().any(|etag| etag.len() > 3) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(limits.borrow().get("a").is_some(), "the last good set stays");
-    endpoint.set(500, json(&["a", "b", "c"]));
     endpoint.set(200, json(&["a", "b"]));
+    let (_, task) = endpoint.start(address).await;
     wait_for(&mut limits, 2).await;
+    let last = endpoint.matches.lock().unwrap().last().cloned();
+    assert_eq!(last, Some(format!("\"{}\"", json(&["a"]).len())), "what was refused is not remembered");
 
     drop(limits);
     timeout(Duration::from_secs(30), follower).await.expect("ends when nobody listens").unwrap();

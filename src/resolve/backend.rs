@@ -20,6 +20,8 @@ const MAX_ALIASES: usize = 4;
 pub(crate) enum Port<'a> {
     /// By number: the Service port's, or its target port's.
     Number(u16),
+    /// By number: the Service port's alone, as Istio has it.
+    ServiceNumber(u16),
     /// By name: the Service port's, or its target port's.
     Name(&'a str),
     /// Not at all: the only one that the Service has.
@@ -67,6 +69,13 @@ pub(crate) fn host(
     by_host(draft, at, host, Port::Number(port), upstream, MAX_ALIASES)
 }
 
+/// A backend that answers 503, for the share of a weighted route whose Service or port does not exist.
+pub(crate) fn unavailable(draft: &mut Draft<'_>, namespace: &str, name: &str, upstream: Upstream) -> usize {
+    // No Service has a port 0, so that there are never endpoints.
+    let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: 0 };
+    draft.backends.index(backend(Endpoints::Service(key), Protocol::Http, upstream))
+}
+
 /// Namespace and name of the Service that a host name means, and whether it can mean nothing else.
 pub(crate) fn service_name<'h>(draft: &Draft<'_>, host: &'h str) -> Option<(&'h str, &'h str, bool)> {
     let host = host.trim_end_matches('.');
@@ -93,7 +102,7 @@ fn by_host(
     {
         return resolve(draft, at, namespace, name, port, upstream, aliases);
     }
-    let (Port::Number(number), true) = (port, is_dns_name(host)) else {
+    let (Port::Number(number) | Port::ServiceNumber(number), true) = (port, is_dns_name(host)) else {
         let message = format!("{host:?} is neither a Service's name nor a DNS name with a port number");
         draft.findings.error(&at.object, &*at.field, "InvalidHost", message);
         return None;
@@ -113,7 +122,7 @@ fn resolve(
 ) -> Option<usize> {
     let Some(service) = draft.view.service(namespace, name) else {
         let message = format!("Service {namespace}/{name} does not exist; requests are answered 503");
-        draft.findings.warning(&at.object, &*at.field, "ServiceNotFound", message);
+        draft.findings.error(&at.object, &*at.field, "ServiceNotFound", message);
         return None;
     };
     if let Some(target) = external_name(service) {
@@ -127,7 +136,7 @@ fn resolve(
     }
     let Some(found) = find(service, port) else {
         let message = port_message(namespace, name, service, port);
-        draft.findings.warning(&at.object, &*at.field, "PortNotFound", message);
+        draft.findings.error(&at.object, &*at.field, "PortNotFound", message);
         return None;
     };
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number(found.port) };
@@ -186,6 +195,7 @@ fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
             .iter()
             .find(|port| number(port.port) == wanted)
             .or_else(|| ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))),
+        Port::ServiceNumber(wanted) => ports.iter().find(|port| number(port.port) == wanted),
         Port::Name(wanted) => ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
             ports
                 .iter()
@@ -204,7 +214,7 @@ fn port_message(namespace: &str, name: &str, service: &Service, wanted: Port<'_>
         .collect();
     let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
     let wanted = match wanted {
-        Port::Number(number) => format!("no port {number}"),
+        Port::Number(number) | Port::ServiceNumber(number) => format!("no port {number}"),
         Port::Name(name) => format!("no port named {name:?}"),
         Port::Only => "several ports and none is chosen".to_owned(),
     };

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Resolved;
 use crate::model::limit::Limit;
-use crate::model::{Backend, SecretRef};
+use crate::model::{Backend, Certificate, SecretRef};
 use crate::settings::Settings;
 use crate::store::View;
 use crate::values::{Findings, HostName, Origin, Setting};
 
 /// The host's TLS: what gave it, and the Secret, unless that is missing or broken and the default certificate serves.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) origin: Origin,
-    pub(crate) secret: Option<Setting<SecretRef>>,
+    pub(crate) secret: Option<(Setting<SecretRef>, Certificate)>,
 }
 
 #[derive(Debug)]
@@ -40,6 +41,11 @@ impl<'a> Draft<'a> {
             tls: None,
             strict_transport_security: false,
         }
+    }
+
+    /// A host that nothing of ours names, with what was found on the way.
+    pub(crate) fn nothing(self) -> Resolved {
+        Resolved { host: None, certificate: None, findings: self.findings }
     }
 
     /// Adds a limit that routes will refer to.

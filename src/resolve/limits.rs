@@ -74,7 +74,7 @@ fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effect
     let (limit_key, key) = match choice {
         KeyChoice::ClientAddress => (LimitKey::ClientAddress, Key::ClientAddress),
         KeyChoice::Header(name) => {
-            effects.guards.push(missing_key(&name, origin));
+            effects.guards.extend(missing_key(&name, origin));
             (LimitKey::Header(name.clone()), Key::Header(name.into()))
         }
     };
@@ -89,16 +89,19 @@ fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effect
     });
 }
 
-/// The answer to a request that cannot be counted.
-fn missing_key(header: &str, origin: &Origin) -> Guard {
-    Guard {
+/// The answers to requests that cannot be counted: without the header, or with an empty one, which would be a key that
+/// everybody shares.
+fn missing_key(header: &str, origin: &Origin) -> [Guard; 2] {
+    let guard = |when| Guard {
         phase: Phase::Limits,
         listeners: Listeners::All,
-        when: vec![HeaderMatch::new(header, TextMatch::Present).inverted()],
+        when: vec![when],
         answer: Answer::Direct {
             status: 401,
             body: format!("the {header} header is required\n").into_bytes(),
         },
         origin: origin.clone(),
-    }
+    };
+    let absent = HeaderMatch::new(header, TextMatch::Present).inverted();
+    [guard(absent), guard(HeaderMatch::exact(header, ""))]
 }

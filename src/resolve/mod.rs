@@ -6,6 +6,7 @@
 mod backend;
 mod canary;
 mod class;
+mod conflict;
 mod draft;
 mod endpoints;
 mod ingress;
@@ -14,18 +15,29 @@ mod tls;
 mod virtual_service;
 
 pub use endpoints::endpoint_set;
-pub use tls::certificate;
+pub use tls::default_certificate;
 
 use crate::features::effects::{Answer, Effects, Listeners};
-use crate::model::{Action, Host, Match, PathMatch, Route};
+use crate::model::{Action, Certificate, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
-use crate::values::{Findings, HostName, Origin};
+use crate::values::{Findings, HostName, ObjectKey, Origin};
 
 use draft::Draft;
 
-/// Everything that is routed on a host; none if nothing of ours names it.
-pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Host>, Findings) {
+/// What a host came to.
+#[derive(Debug)]
+pub struct Resolved {
+    /// Everything that is routed on it; none if nothing of ours names it.
+    pub host: Option<Host>,
+    /// Its certificate, if it has one of its own. Apart from the host, since a rotation changes no route.
+    pub certificate: Option<Certificate>,
+    /// What there is to say.
+    pub findings: Findings,
+}
+
+/// Everything that is routed on a host.
+pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
     let mut draft = Draft::new(view, settings, name);
     let mut ingresses = Vec::new();
     let mut services = Vec::new();
@@ -35,12 +47,14 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
             Object::Ingress(ingress) if class::is_ours(&mut draft, key, ingress) => {
                 ingresses.push((key, &stored.age, ingress));
             }
-            Object::VirtualService(service) => services.push((key, &stored.age, service)),
+            Object::VirtualService(service) if virtual_service::names_host(&mut draft, key, service) => {
+                services.push((key, &stored.age, service));
+            }
             _ => {}
         }
     }
     let ages = ingresses.iter().map(|entry| entry.1).chain(services.iter().map(|entry| entry.1));
-    let Some(age) = ages.min().cloned() else { return (None, draft.findings) };
+    let Some(age) = ages.min().cloned() else { return draft.nothing() };
 
     let mut groups = Vec::new();
     if let Some((_, oldest, _)) = ingresses.first() {
@@ -49,8 +63,9 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
     for (key, service_age, service) in &services {
         groups.push((*service_age, virtual_service::routes(&mut draft, key, service)));
     }
-    if groups.iter().all(|(_, group)| group.is_empty()) {
-        return (None, draft.findings);
+    // A VirtualService all of whose rules are left out still answers for its host: 404, as Istio has it.
+    if services.is_empty() && groups.iter().all(|(_, group)| group.is_empty()) {
+        return draft.nothing();
     }
     groups.sort_by_key(|(age, _)| *age);
     // Older objects first; whatever takes every path comes after what does not, and an Ingress's implicit `/` is last
@@ -65,19 +80,21 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> (Option<Ho
         fallback.extend(group.fallback);
     }
     routes.extend(everything);
+    conflict::report(&mut draft.findings, &routes);
     routes.extend(fallback);
-    routes.extend(not_found(&routes));
-    let certificate = draft.tls.take().and_then(|tls| tls.secret);
+    let last = routes.last().map(|route| &route.origin.object).or(services.first().map(|(key, ..)| *key));
+    routes.extend(last.and_then(|object| not_found(&routes, object)));
+    let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();
     let host = Host {
         name: name.clone(),
         age,
         routes,
         backends: draft.backends.into_vec(),
-        certificate,
+        certificate: secret,
         limits: draft.limits,
         strict_transport_security: draft.strict_transport_security,
     };
-    (Some(host), draft.findings)
+    Resolved { host: Some(host), certificate, findings: draft.findings }
 }
 
 /// The routes of one kind of object, in the parts that are put together with those of other kinds.
@@ -98,13 +115,14 @@ impl Group {
 }
 
 /// Every host ends in a route that takes every path, so that a host that is known never falls through to a wildcard.
-fn not_found(routes: &[Route]) -> Option<Route> {
-    let last = routes.last()?;
-    let takes_all = last.matches.is_path_only()
-        && last.listeners == Listeners::All
-        && matches!(&last.matches.path, PathMatch::Prefix(path) if path == "/");
+fn not_found(routes: &[Route], object: &ObjectKey) -> Option<Route> {
+    let takes_all = routes.last().is_some_and(|last| {
+        last.matches.is_path_only()
+            && last.listeners == Listeners::All
+            && matches!(&last.matches.path, PathMatch::Prefix(path) if path == "/")
+    });
     (!takes_all).then(|| Route {
-        origin: Origin::new(&last.origin.object, ""),
+        origin: Origin::new(object, ""),
         variant: "not found",
         listeners: Listeners::All,
         matches: Match::path(PathMatch::Prefix("/".to_owned())),

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use super::draft::{Draft, Tls};
 use crate::model::{Certificate, SecretRef};
 use crate::store::View;
-use crate::values::{HostName, Kind, ObjectKey, Origin, Setting};
+use crate::values::{Findings, HostName, Kind, ObjectKey, Origin, Setting};
 
 /// What an Ingress's `tls` section gives the host, as ingress-nginx finds it: the Secret of the entry that lists the
 /// host, else the first Secret whose certificate covers it. A host of an Ingress with a `tls` section always has TLS;
@@ -31,26 +31,30 @@ pub(crate) fn of_ingress(draft: &mut Draft<'_>, key: &ObjectKey, ingress: &Ingre
                 "Secret {}/{name} {problem}; the default certificate is served for {}",
                 key.namespace, draft.host
             );
-            draft.findings.warning(key, &*origin.field, "InvalidCertificate", message);
+            match draft.view.secret(&key.namespace, name) {
+                // It may still come, as cert-manager's do.
+                None => draft.findings.warning(key, &*origin.field, "SecretNotFound", message),
+                Some(_) => draft.findings.error(key, &*origin.field, "InvalidCertificate", message),
+            }
         }
-        let secret = usable.ok().map(|()| Setting { value: secret, origin: origin.clone() });
+        let secret = usable.ok().map(|found| (Setting { value: secret, origin: origin.clone() }, found));
         return Some(Tls { origin, secret });
     }
     let covering = entries.iter().enumerate().find_map(|(index, entry)| {
         let name = entry.secret_name.as_deref().filter(|name| !name.is_empty())?;
         let secret = SecretRef { namespace: key.namespace.clone(), name: name.into() };
-        usable(draft, &secret).ok()?;
+        let found = usable(draft, &secret).ok()?;
         let origin = Origin::new(key, format!("spec.tls[{index}].secretName"));
-        Some(Tls { origin: origin.clone(), secret: Some(Setting { value: secret, origin }) })
+        Some(Tls { origin: origin.clone(), secret: Some((Setting { value: secret, origin }, found)) })
     });
     Some(covering.unwrap_or_else(|| Tls { origin: Origin::new(key, "spec.tls"), secret: None }))
 }
 
-/// Whether the Secret's certificate can be served for the draft's host.
-fn usable(draft: &Draft<'_>, secret: &SecretRef) -> Result<(), String> {
+/// The Secret's certificate, if it can be served for the draft's host.
+fn usable(draft: &Draft<'_>, secret: &SecretRef) -> Result<Certificate, String> {
     let certificate = certificate(draft.view, secret)?;
     if draft.host.is_any() || covers(&certificate, draft.host) {
-        Ok(())
+        Ok(certificate)
     } else {
         Err(format!("holds a certificate that is not for {}", draft.host))
     }
@@ -60,7 +64,7 @@ fn usable(draft: &Draft<'_>, secret: &SecretRef) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with it, to be put behind the Secret's name.
-pub fn certificate(view: &View<'_>, secret: &SecretRef) -> Result<Certificate, String> {
+fn certificate(view: &View<'_>, secret: &SecretRef) -> Result<Certificate, String> {
     let Some(found) = view.secret(&secret.namespace, &secret.name) else {
         return Err("does not exist".to_owned());
     };
@@ -117,7 +121,13 @@ fn covers(certificate: &Certificate, host: &HostName) -> bool {
         .any(|name| name == *host || host.wildcard_parent().is_some_and(|parent| parent == name))
 }
 
-/// The Secret as an object's key.
-pub(crate) fn secret_key(secret: &SecretRef) -> ObjectKey {
-    ObjectKey::new(Kind::Secret, secret.namespace.clone(), secret.name.clone())
+/// The certificate for names that have none of their own.
+pub fn default_certificate(view: &View<'_>, secret: &SecretRef) -> (Option<Certificate>, Findings) {
+    let mut findings = Findings::default();
+    let certificate = certificate(view, secret).map_err(|problem| {
+        let key = ObjectKey::new(Kind::Secret, secret.namespace.clone(), secret.name.clone());
+        let message = format!("{problem}; a generated certificate is served by default instead");
+        findings.error(&key, "data", "InvalidCertificate", message);
+    });
+    (certificate.ok(), findings)
 }

@@ -86,6 +86,11 @@ impl Store {
         self.objects.get(key)
     }
 
+    /// Whether any routing object names a host.
+    pub fn names_host(&self, host: &crate::values::HostName) -> bool {
+        self.indexes.routing.contains_key(host)
+    }
+
     /// Every object, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Stored>)> {
         self.objects.iter()

@@ -9,6 +9,7 @@ pub mod host;
 pub mod matching;
 pub mod object;
 pub mod pattern;
+mod re2;
 pub mod size;
 
 pub use finding::{Finding, Findings, Severity};

@@ -1,0 +1,329 @@
+//! The protocol: one stream's state machine.
+//!
+//! A [`Session`] is told what the client said, which snapshot there is and what time it is; it answers with the
+//! responses to send. It does no IO, starts no task and reads no clock, so that every rule can be tested as data.
+//!
+//! - `request`: what the client asks. A subscription is always answered, be it by "there is none"; only in a stream's
+//!   first request of a type do the versions that the client names count as an answer.
+//! - `answer`: what the client accepts and rejects. The resources of a rejected response are sent again in smaller and
+//!   smaller parts, until the one that is rejected alone is found; that one goes back to what the client accepted last.
+//! - `send`: what goes next. Each name that may need something is looked at once, when its type has no response in
+//!   flight; so whatever happened to it in between is one update.
+//! - `order`: make before break. A resource waits until the clusters it requires are acknowledged; a cluster is
+//!   removed when nothing that the client holds requires it.
+//!
+//! The state-of-the-world variant is the same machine. What it sends differs in form only: of a type with wildcard the
+//! whole set, held plus changed, and of the others no removals.
+
+mod answer;
+mod channel;
+mod order;
+mod request;
+mod send;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::channel::{ASKED, Channel, Due};
+use self::order::Order;
+use super::message::{Protocol, Response};
+use super::snapshot::Found;
+use super::{Resource, Snapshot, TypeUrl, Version};
+
+/// What can be set about sessions.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a resource waits at most until the clusters it requires are acknowledged. Default: 10 s.
+    pub cluster_wait: Duration,
+    /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
+    /// 1,000.
+    pub default_secret_names: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000 }
+    }
+}
+
+/// Something that others want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The client accepted a response.
+    Acked {
+        /// The response's type.
+        type_url: TypeUrl,
+    },
+    /// The client rejected a response; which resource is to blame may not be known yet.
+    Nacked {
+        /// The response's type.
+        type_url: TypeUrl,
+        /// The client's words.
+        message: String,
+    },
+    /// The client rejects a resource: it holds the version it accepted last, or none.
+    Rejected {
+        /// The resource's type.
+        type_url: TypeUrl,
+        /// The resource's name.
+        name: Arc<str>,
+        /// The version that is rejected.
+        version: Version,
+        /// The client's words.
+        message: String,
+    },
+    /// A resource that was rejected has changed, is gone, or is no longer asked for.
+    Settled {
+        /// The resource's type.
+        type_url: TypeUrl,
+        /// The resource's name.
+        name: Arc<str>,
+    },
+}
+
+/// How far a stream has come, in sequences of snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Progress {
+    /// The latest snapshot that it knows.
+    pub seen: u64,
+    /// All changes up to this one are sent.
+    pub sent: u64,
+    /// All changes up to this one are accepted, or rejected and so out of the way.
+    pub acked: u64,
+}
+
+/// The state of one type, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Whether the client wants all resources.
+    pub wildcard: bool,
+    /// Names that the client subscribed to.
+    pub names: usize,
+    /// Resources that it accepted.
+    pub held: usize,
+    /// Names to be looked at when the response in flight is answered.
+    pub pending: usize,
+    /// Resources that wait for a cluster.
+    pub waiting: usize,
+    /// Removals that wait until nothing uses the resource.
+    pub deferred: usize,
+    /// Resources and removals in flight.
+    pub in_flight: usize,
+    /// Resources that are rejected.
+    pub rejected: usize,
+}
+
+/// The protocol's state on one stream.
+pub struct Session {
+    protocol: Protocol,
+    settings: Settings,
+    snapshot: Arc<Snapshot>,
+    channels: [Channel; TypeUrl::COUNT],
+    order: Order,
+    /// The client holds clusters of an earlier stream, so it may hold route configurations too.
+    resumed: bool,
+    /// Until when its first request for route configurations is awaited, before a cluster goes.
+    routes_awaited: Option<Instant>,
+    /// Whether a removal of a cluster waits for that.
+    awaits_routes: bool,
+    responses: u64,
+    events: Vec<Event>,
+}
+
+impl Session {
+    /// A stream that was opened just now.
+    pub fn new(protocol: Protocol, settings: Settings, snapshot: Arc<Snapshot>, now: Instant) -> Self {
+        let routes_awaited = Some(now + settings.cluster_wait);
+        Session {
+            protocol,
+            settings,
+            snapshot,
+            channels: TypeUrl::ALL.map(Channel::new),
+            order: Order::default(),
+            resumed: false,
+            routes_awaited,
+            awaits_routes: false,
+            responses: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Moves on to a newer snapshot.
+    pub fn on_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Instant) -> Vec<Response> {
+        let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
+        match snapshot.changes_since(before.sequence()) {
+            Some(changes) => {
+                for (since, type_url, name) in changes {
+                    self.touch(type_url, name, Due { since, at: now, force: false });
+                }
+            }
+            None => self.touch_all_that_differs(now),
+        }
+        self.flush(now)
+    }
+
+    /// Sends what has waited long enough.
+    pub fn on_deadline(&mut self, now: Instant) -> Vec<Response> {
+        for (type_url, name) in self.order.overdue(now) {
+            self.look_again(type_url, &name, now);
+        }
+        if self.routes_awaited.is_some_and(|at| at <= now) {
+            self.routes_awaited = None;
+            self.recheck_cluster_removals(now);
+        }
+        self.flush(now)
+    }
+
+    /// When [`on_deadline`](Self::on_deadline) is to be called, if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.order.next_deadline().into_iter().chain(self.routes_awaited).min()
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// How far the client has come.
+    pub fn progress(&self) -> Progress {
+        let seen = self.snapshot.sequence();
+        let unsent =
+            self.channels.iter().map(Channel::unsent).min().unwrap_or(ASKED).min(self.order.oldest());
+        let unanswered = self.channels.iter().map(Channel::unanswered).min().unwrap_or(ASKED);
+        let before = |oldest: u64| if oldest == ASKED { seen } else { oldest.saturating_sub(1).min(seen) };
+        Progress { seen, sent: before(unsent), acked: before(unsent.min(unanswered)) }
+    }
+
+    /// The state of a type, in numbers.
+    pub fn counts(&self, type_url: TypeUrl) -> Counts {
+        let channel = self.channel(type_url);
+        Counts {
+            wildcard: channel.subscription.wildcard,
+            names: channel.subscription.names().len(),
+            held: channel.held.len(),
+            pending: channel.pending.len() + channel.suspects.iter().map(Vec::len).sum::<usize>(),
+            waiting: channel.waiting.len(),
+            deferred: channel.deferred.len(),
+            in_flight: channel.flight.as_ref().map_or(0, |flight| flight.entries.len()),
+            rejected: channel.rejected.len(),
+        }
+    }
+
+    /// What the client accepted last of a name.
+    pub fn held(&self, type_url: TypeUrl, name: &str) -> Option<&Arc<Resource>> {
+        self.channel(type_url).held.get(name)
+    }
+
+    fn channel(&self, type_url: TypeUrl) -> &Channel {
+        &self.channels[type_url as usize]
+    }
+
+    fn channel_mut(&mut self, type_url: TypeUrl) -> &mut Channel {
+        &mut self.channels[type_url as usize]
+    }
+
+    /// The resource that there is for a name, but for those that [`Settings::default_secret_names`] keeps out.
+    fn target(&mut self, type_url: TypeUrl, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let (resource, found) = match self.snapshot.find(type_url, name) {
+            Some((resource, found)) => (Some(resource.clone()), Some(found)),
+            None => (None, None),
+        };
+        let limit = self.settings.default_secret_names;
+        let subscription = &mut self.channels[type_url as usize].subscription;
+        if found == Some(Found::Default) {
+            return resource.filter(|_| subscription.admit_default(name, limit));
+        }
+        subscription.leave_default(name);
+        resource
+    }
+
+    /// Notes that the snapshot's resource of this name changed.
+    fn touch(&mut self, type_url: TypeUrl, name: &Arc<str>, due: Due) {
+        for asked in self.channel(type_url).subscription.touched_by(name) {
+            self.pend(type_url, &asked, due);
+        }
+        // Endpoints whose removal waited for the removal of their cluster, which came back instead.
+        let endpoints = TypeUrl::ClusterLoadAssignment;
+        if type_url == TypeUrl::Cluster && self.channel(endpoints).deferred.contains(name) {
+            self.pend(endpoints, name, due);
+        }
+    }
+
+    /// For a stream that is too far behind to be told what changed.
+    fn touch_all_that_differs(&mut self, now: Instant) {
+        let snapshot = self.snapshot.clone();
+        let due = Due { since: snapshot.sequence(), at: now, force: false };
+        for type_url in TypeUrl::ALL {
+            let channel = self.channel(type_url);
+            let held = &channel.held;
+            let mut names: Vec<Arc<str>> = channel.subscription.names().iter().cloned().collect();
+            names.extend(channel.deferred.iter().cloned());
+            if channel.subscription.wildcard {
+                let differs =
+                    |r: &&Arc<Resource>| held.get(r.name()).is_none_or(|held| held.version() != r.version());
+                names.extend(snapshot.iter(type_url).filter(differs).map(|r| r.name().clone()));
+                names.extend(held.keys().filter(|name| snapshot.get(type_url, name).is_none()).cloned());
+            }
+            for name in names {
+                self.pend(type_url, &name, due);
+            }
+        }
+    }
+
+    /// Marks a name to be looked at before the next response of its type.
+    fn pend(&mut self, type_url: TypeUrl, name: &Arc<str>, due: Due) {
+        let channel = &mut self.channels[type_url as usize];
+        channel.deferred.remove(name);
+        if let Some(wait) = channel.waiting.remove(name) {
+            self.order.stop_waiting(type_url, name, &wait);
+            channel.pending.insert(name.clone(), wait.due);
+        }
+        channel.pending.insert(name.clone(), due);
+    }
+
+    /// Marks a name that waited for something which may have come.
+    fn look_again(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) {
+        self.pend(type_url, name, Due { since: ASKED, at: now, force: false });
+    }
+
+    /// Counts a resource out that the client no longer holds; clusters that only it used may go now.
+    fn release(&mut self, resource: &Resource, now: Instant) {
+        for cluster in self.order.release(resource) {
+            if self.channel(TypeUrl::Cluster).deferred.contains(&cluster) {
+                self.look_again(TypeUrl::Cluster, &cluster, now);
+            }
+        }
+    }
+
+    fn release_doubtful(&mut self, type_url: TypeUrl, name: &str, now: Instant) {
+        for resource in self.channel_mut(type_url).doubtful.remove(name).unwrap_or_default() {
+            self.release(&resource, now);
+        }
+    }
+
+    /// Whether every route configuration that the client holds is one that we know. While it may hold others, from an
+    /// earlier stream, any cluster may be in use.
+    fn knows_routes(&self) -> bool {
+        let routes = self.channel(TypeUrl::RouteConfiguration);
+        if routes.subscription.asked {
+            routes.foreign.is_empty()
+        } else {
+            !self.resumed || self.routes_awaited.is_none()
+        }
+    }
+
+    /// Looks again at removals of clusters that waited until all route configurations are known.
+    fn recheck_cluster_removals(&mut self, now: Instant) {
+        if !self.awaits_routes || !self.knows_routes() {
+            return;
+        }
+        self.awaits_routes = false;
+        let names: Vec<_> = self.channel(TypeUrl::Cluster).deferred.iter().cloned().collect();
+        for name in names {
+            self.look_again(TypeUrl::Cluster, &name, now);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What goes next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Session;
+use super::channel::{ASKED, Due, Entry, Flight, Wait};
+use crate::xds::message::{Protocol, Response};
+use crate::xds::snapshot::Resources;
+use crate::xds::{Resource, TypeUrl};
+
+/// What is to be done about a name.
+enum Verdict {
+    Send(Option<Arc<Resource>>),
+    Wait(Arc<str>),
+    Defer,
+    Nothing,
+}
+
+impl Session {
+    /// The responses that can go now: one at most of each type without a response in flight.
+    pub(super) fn flush(&mut self, now: Instant) -> Vec<Response> {
+        TypeUrl::ALL.into_iter().filter_map(|type_url| self.flush_type(type_url, now)).collect()
+    }
+
+    fn flush_type(&mut self, type_url: TypeUrl, now: Instant) -> Option<Response> {
+        if self.channel(type_url).flight.is_some() {
+            return None;
+        }
+        let mut entries = Vec::new();
+        while entries.is_empty() {
+            let Some(names) = self.next_names(type_url) else { break };
+            for (name, due) in names {
+                self.look_at(type_url, name, due, now, &mut entries);
+            }
+        }
+        let channel = self.channel_mut(type_url);
+        if entries.is_empty() && !(channel.owed && channel.waiting.is_empty()) {
+            return None;
+        }
+        channel.owed = false;
+        Some(self.take_off(type_url, entries))
+    }
+
+    /// What to look at next: parts of rejected responses take turns with what is pending, so that neither starves.
+    fn next_names(&mut self, type_url: TypeUrl) -> Option<BTreeMap<Arc<str>, Due>> {
+        let channel = self.channel_mut(type_url);
+        let turn = channel.pending.is_empty() || !channel.was_suspect;
+        let part = if turn { channel.suspects.pop_front() } else { None };
+        channel.was_suspect = part.is_some();
+        if let Some(part) = part {
+            // Together with whatever else is known of these names, lest they are looked at twice.
+            let whole = |(name, due): (Arc<str>, Due)| {
+                self.pend(type_url, &name, due);
+                let due = self.channel_mut(type_url).pending.remove(&name)?;
+                Some((name, due))
+            };
+            return Some(part.into_iter().filter_map(whole).collect());
+        }
+        (!channel.pending.is_empty()).then(|| channel.pending.take())
+    }
+
+    fn look_at(
+        &mut self,
+        type_url: TypeUrl,
+        name: Arc<str>,
+        due: Due,
+        now: Instant,
+        entries: &mut Vec<Entry>,
+    ) {
+        match self.decide(type_url, &name, due, now) {
+            Verdict::Send(resource) => entries.push(Entry { name, resource, due }),
+            Verdict::Wait(cluster) => {
+                let wait = Wait { due, cluster, deadline: due.at + self.settings.cluster_wait };
+                self.order.wait(type_url, &name, &wait);
+                self.channel_mut(type_url).waiting.insert(name, wait);
+            }
+            Verdict::Defer => {
+                self.awaits_routes |= type_url == TypeUrl::Cluster && !self.knows_routes();
+                self.channel_mut(type_url).deferred.insert(name);
+            }
+            Verdict::Nothing => {}
+        }
+    }
+
+    fn decide(&mut self, type_url: TypeUrl, name: &Arc<str>, due: Due, now: Instant) -> Verdict {
+        if !self.channel(type_url).subscription.covers(name) {
+            return Verdict::Nothing;
+        }
+        let target = self.target(type_url, name);
+        let rejected = self.channel(type_url).rejected.get(name).copied();
+        let is_rejected = rejected.is_some() && target.as_ref().map(|r| r.version()) == rejected;
+        if rejected.is_some() && !is_rejected {
+            self.settle(type_url, name);
+        }
+        let channel = self.channel(type_url);
+        let held = channel.held.get(name);
+        let must = due.force || channel.doubtful.contains_key(name);
+        let is_foreign = channel.foreign.contains(name);
+        match if is_rejected { held.cloned() } else { target } {
+            Some(resource) => {
+                let is_held = held.is_some_and(|held| held.version() == resource.version());
+                if is_held && !must {
+                    return Verdict::Nothing;
+                }
+                if !is_held
+                    && now < due.at + self.settings.cluster_wait
+                    && let Some(cluster) = self.missing_cluster(&resource)
+                {
+                    return Verdict::Wait(cluster);
+                }
+                Verdict::Send(Some(resource))
+            }
+            // It holds a version of an earlier stream, which it did not reject.
+            None if is_rejected && is_foreign => Verdict::Nothing,
+            None if held.is_none() && !is_foreign && !must => Verdict::Nothing,
+            // There are no words for it: the client keeps the resource until it wants it no longer.
+            None if self.protocol == Protocol::Sotw && !type_url.has_wildcard() => Verdict::Nothing,
+            None if !due.force && self.must_outlive_others(type_url, name) => Verdict::Defer,
+            None => Verdict::Send(None),
+        }
+    }
+
+    /// The first cluster that a resource refers to and that the client wants but has not accepted yet.
+    fn missing_cluster(&self, resource: &Resource) -> Option<Arc<str>> {
+        let clusters = self.channel(TypeUrl::Cluster);
+        let is_leaving = |cluster: &Arc<str>| {
+            clusters.flight.as_ref().is_some_and(|flight| flight.removed.contains(cluster))
+                || clusters.doubtful.contains_key(cluster)
+        };
+        let is_missing = |cluster: &&Arc<str>| {
+            clusters.subscription.covers(cluster)
+                && (!clusters.held.contains_key(*cluster) || is_leaving(cluster))
+        };
+        resource.requires().iter().find(is_missing).cloned()
+    }
+
+    /// Whether something that the client holds still needs what is gone.
+    fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
+        let clusters = self.channel(TypeUrl::Cluster);
+        match type_url {
+            TypeUrl::Cluster => self.order.is_used(name) || !self.knows_routes(),
+            // A cluster without any endpoints yet cannot get ready before it is told that there are none.
+            TypeUrl::ClusterLoadAssignment => {
+                self.channel(type_url).has(name)
+                    && clusters.has(name)
+                    && self.snapshot.get(TypeUrl::Cluster, name).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    fn take_off(&mut self, type_url: TypeUrl, entries: Vec<Entry>) -> Response {
+        for resource in entries.iter().filter_map(|entry| entry.resource.as_deref()) {
+            self.order.add(resource);
+        }
+        self.responses += 1;
+        let nonce = self.responses;
+        let response = match self.protocol {
+            Protocol::Delta => self.delta_response(type_url, &entries),
+            Protocol::Sotw => self.sotw_response(type_url, &entries),
+        };
+        let since = entries.iter().map(|entry| entry.due.since).min().unwrap_or(ASKED);
+        let gone = entries.iter().filter(|entry| entry.resource.is_none());
+        let removed = gone.map(|entry| entry.name.clone()).collect();
+        let channel = self.channel_mut(type_url);
+        channel.flight = Some(Flight { nonce, entries, removed, since });
+        response
+    }
+
+    fn delta_response(&self, type_url: TypeUrl, entries: &[Entry]) -> Response {
+        let resource = |entry: &Entry| Some((entry.name.clone(), entry.resource.clone()?));
+        let removed = entries.iter().filter(|entry| entry.resource.is_none());
+        Response {
+            type_url,
+            nonce: self.responses.to_string(),
+            version: self.snapshot.sequence().to_string(),
+            resources: entries.iter().filter_map(resource).collect(),
+            removed: removed.map(|entry| entry.name.clone()).collect(),
+        }
+    }
+
+    fn sotw_response(&self, type_url: TypeUrl, entries: &[Entry]) -> Response {
+        let mut set = Resources::new();
+        if type_url.has_wildcard() {
+            set = self.channel(type_url).held.clone();
+        }
+        for entry in entries {
+            match &entry.resource {
+                Some(resource) => set.insert(entry.name.clone(), resource.clone()),
+                None => set.remove(&entry.name),
+            };
+        }
+        Response {
+            type_url,
+            nonce: self.responses.to_string(),
+            version: set_version(set.values()),
+            resources: set.iter().map(|(name, resource)| (name.clone(), resource.clone())).collect(),
+            removed: Vec::new(),
+        }
+    }
+}
+
+/// The version of a set of resources: a stable hash of their names and versions, in the order of names.
+pub(super) fn set_version<'r>(resources: impl Iterator<Item = &'r Arc<Resource>>) -> String {
+    let mut hash = Xxh3::new();
+    for resource in resources {
+        hash.update(&(resource.name().len() as u64).to_le_bytes());
+        hash.update(resource.name().as_bytes());
+        hash.update(&resource.version().0.to_le_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}

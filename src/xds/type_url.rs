@@ -1,0 +1,110 @@
+//! The resource types that are served.
+
+use std::fmt;
+
+/// A type of resource.
+///
+/// The order of declaration is the order of sending: endpoints go before all else, then clusters before what refers to
+/// them, certificates and filters before the listeners that name them, route configurations before the scopes that
+/// name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum TypeUrl {
+    /// Endpoints of a cluster (EDS).
+    ClusterLoadAssignment,
+    /// Clusters (CDS).
+    Cluster,
+    /// Certificates and keys (SDS).
+    Secret,
+    /// HTTP filters that change without their listener (ECDS).
+    TypedExtensionConfig,
+    /// Listeners (LDS).
+    Listener,
+    /// Route configurations (RDS).
+    RouteConfiguration,
+    /// Which route configuration serves which scope key (SRDS).
+    ScopedRouteConfiguration,
+}
+
+impl TypeUrl {
+    /// How many types there are.
+    pub const COUNT: usize = 7;
+
+    /// Every type, in the order of sending.
+    pub const ALL: [TypeUrl; Self::COUNT] = [
+        TypeUrl::ClusterLoadAssignment,
+        TypeUrl::Cluster,
+        TypeUrl::Secret,
+        TypeUrl::TypedExtensionConfig,
+        TypeUrl::Listener,
+        TypeUrl::RouteConfiguration,
+        TypeUrl::ScopedRouteConfiguration,
+    ];
+
+    /// The URL that stands in requests, responses and every `Any`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TypeUrl::ClusterLoadAssignment => {
+                "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+            }
+            TypeUrl::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            TypeUrl::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            TypeUrl::TypedExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            TypeUrl::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            TypeUrl::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            TypeUrl::ScopedRouteConfiguration => {
+                "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+            }
+        }
+    }
+
+    /// The message's own name, without package: `Cluster`.
+    pub fn short(self) -> &'static str {
+        self.as_str().rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The type with this URL, if it is one that is served.
+    pub fn parse(url: &str) -> Option<TypeUrl> {
+        Self::ALL.into_iter().find(|t| t.as_str() == url)
+    }
+
+    /// Whether a client may subscribe to all resources of the type at once. Of the others it names each.
+    ///
+    /// In the state-of-the-world variant these are also the types whose responses hold the whole set, so that what a
+    /// response lacks is gone.
+    pub const fn has_wildcard(self) -> bool {
+        matches!(self, TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::ScopedRouteConfiguration)
+    }
+}
+
+impl fmt::Display for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envoy_types::pb::envoy::{config, extensions::transport_sockets::tls};
+    use prost::Name;
+
+    #[test]
+    fn urls_are_those_of_the_messages() {
+        let messages = [
+            config::endpoint::v3::ClusterLoadAssignment::type_url(),
+            config::cluster::v3::Cluster::type_url(),
+            tls::v3::Secret::type_url(),
+            config::core::v3::TypedExtensionConfig::type_url(),
+            config::listener::v3::Listener::type_url(),
+            config::route::v3::RouteConfiguration::type_url(),
+            config::route::v3::ScopedRouteConfiguration::type_url(),
+        ];
+        for (t, url) in TypeUrl::ALL.into_iter().zip(messages) {
+            assert_eq!(t.as_str(), url);
+            assert_eq!(TypeUrl::parse(&url), Some(t));
+            assert_eq!(TypeUrl::ALL[t as usize], t);
+        }
+        assert_eq!(TypeUrl::parse("type.googleapis.com/envoy.service.runtime.v3.Runtime"), None);
+        assert_eq!(TypeUrl::Cluster.to_string(), "Cluster");
+    }
+}
