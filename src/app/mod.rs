@@ -25,7 +25,7 @@ use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFile
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
-use crate::source::files;
+use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::store::Change;
 use crate::values::Severity;
@@ -298,13 +298,20 @@ fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
 
 async fn source(
     manifests: Option<PathBuf>,
-    _kubernetes: KubernetesOptions,
+    options: KubernetesOptions,
     sender: mpsc::Sender<Vec<Change>>,
 ) -> anyhow::Result<()> {
-    match manifests {
-        Some(folder) => Ok(files::follow(folder, sender).await?),
-        None => anyhow::bail!("no kubernetes yet"),
+    if let Some(folder) = manifests {
+        return Ok(files::follow(folder, sender).await?);
     }
+    let namespace = match &options.watch_namespaces[..] {
+        [] => None,
+        [only] => Some(only.clone()),
+        _ => anyhow::bail!("--watch-namespace takes one namespace for now; without it all are watched"),
+    };
+    let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
+    kubernetes::follow(client, namespace, sender).await;
+    Ok(())
 }
 
 async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
