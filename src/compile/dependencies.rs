@@ -63,6 +63,10 @@ enum Readers {
     #[default]
     None,
     One(u32),
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly all have one reader; a set inside would triple their size"
+    )]
     Many(Box<HashSet<u32>>),
 }
 

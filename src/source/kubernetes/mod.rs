@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
-use kube::api::{Api, ApiResource};
+use kube::api::{Api, ApiResource, PartialObjectMeta};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
+use kube::core::{DynamicResourceScope, Status};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, DefaultBackoff, Event, metadata_watcher, watcher};
-use kube::{Client, Config};
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::{Client, Config, Resource};
 use tokio::sync::mpsc::Sender;
 
 use self::changes::Changes;
@@ -224,25 +224,32 @@ impl Watch<'_> {
         if !watched.field_selector.is_empty() {
             selectors.push(watched.field_selector.into());
         }
-        let api: Api<Raw> = match self.namespace {
-            Some(namespace) if watched.kind.is_namespaced() => {
-                Api::namespaced_with(self.client.clone(), namespace, &resource)
-            }
-            Some(namespace) if watched.kind == Kind::Namespace => {
-                selectors.push(format!("metadata.name={namespace}"));
-                Api::all_with(self.client.clone(), &resource)
-            }
-            _ => Api::all_with(self.client.clone(), &resource),
-        };
+        if let Some(namespace) = self.namespace
+            && watched.kind == Kind::Namespace
+        {
+            selectors.push(format!("metadata.name={namespace}"));
+        }
         let mut config = watcher::Config::default().fields(&selectors.join(","));
         if self.streaming {
             config = config.streaming_lists();
         }
         if watched.metadata_only {
-            let events = metadata_watcher(api, config);
+            let events = watcher(self.api::<PartialObjectMeta<Raw>>(&resource), config);
             Box::pin(events.map(|event| event.map(|event| raw::map(event, Raw::from))))
         } else {
-            Box::pin(watcher(api, config))
+            Box::pin(watcher(self.api::<Raw>(&resource), config))
+        }
+    }
+
+    fn api<K>(&self, resource: &ApiResource) -> Api<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        match self.namespace {
+            Some(namespace) if self.watched.kind.is_namespaced() => {
+                Api::namespaced_with(self.client.clone(), namespace, resource)
+            }
+            _ => Api::all_with(self.client.clone(), resource),
         }
     }
 }
