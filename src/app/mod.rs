@@ -115,6 +115,8 @@ impl ControlPlane {
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
         let compiler = Compiler::new(settings, generate_certificate()?)?;
+        // The listeners are made, and debug pages are for whoever asks.
+        crate::descriptors::release();
 
         let fleet = Fleet::new();
         let metrics = Metrics::new();

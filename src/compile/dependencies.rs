@@ -1,6 +1,8 @@
 //! Who read what: the look-ups of each output's last run.
 
-use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+
+use hashbrown::HashTable;
 
 use super::Output;
 use crate::store::Read;
@@ -10,8 +12,8 @@ use crate::store::Read;
 pub(crate) struct Dependencies {
     outputs: Interned<Output>,
     reads: Interned<Read>,
-    /// By look-up: the outputs that made it.
-    readers: Vec<HashSet<u32>>,
+    /// By look-up: the outputs that made it, sorted. Most have one, so it is no set.
+    readers: Vec<Vec<u32>>,
     /// By output: its look-ups, sorted.
     read_by: Vec<Box<[u32]>>,
 }
@@ -32,17 +34,26 @@ impl Dependencies {
         let mut new: Vec<_> = reads.into_iter().map(|read| self.reads.intern(&read)).collect();
         new.sort_unstable();
         if self.readers.len() < self.reads.len() {
-            self.readers.resize_with(self.reads.len(), HashSet::new);
+            self.readers.resize_with(self.reads.len(), Vec::new);
         }
         let old = std::mem::replace(&mut self.read_by[output as usize], new.into());
         let new = &self.read_by[output as usize];
         for read in new.iter().filter(|read| old.binary_search(read).is_err()) {
-            self.readers[*read as usize].insert(output);
+            let readers = &mut self.readers[*read as usize];
+            if let Err(at) = readers.binary_search(&output) {
+                if readers.is_empty() {
+                    readers.reserve_exact(1);
+                }
+                readers.insert(at, output);
+            }
         }
         for read in old.iter().filter(|read| new.binary_search(read).is_err()) {
-            self.readers[*read as usize].remove(&output);
-            if self.readers[*read as usize].is_empty() {
-                self.readers[*read as usize] = HashSet::new();
+            let readers = &mut self.readers[*read as usize];
+            if let Ok(at) = readers.binary_search(&output) {
+                readers.remove(at);
+            }
+            if readers.is_empty() {
+                *readers = Vec::new();
                 self.reads.release(*read);
             }
         }
@@ -60,20 +71,23 @@ impl Dependencies {
 /// Values by small numbers; numbers of values that are gone are used again.
 #[derive(Debug)]
 struct Interned<T> {
-    ids: HashMap<T, u32>,
+    hasher: RandomState,
+    /// Numbers by the hash of their value, which stands in `values` alone.
+    ids: HashTable<u32>,
     values: Vec<Option<T>>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
-        Self { ids: HashMap::new(), values: Vec::new(), free: Vec::new() }
+        Self { hasher: RandomState::new(), ids: HashTable::new(), values: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
+impl<T: Clone + Eq + Hash> Interned<T> {
     fn get(&self, value: &T) -> Option<u32> {
-        self.ids.get(value).copied()
+        let is_it = |id: &u32| self.values[*id as usize].as_ref() == Some(value);
+        self.ids.find(self.hasher.hash_one(value), is_it).copied()
     }
 
     fn len(&self) -> usize {
@@ -93,13 +107,18 @@ impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
             u32::try_from(self.values.len() - 1).expect("fewer than 2^32 look-ups")
         });
         self.values[id as usize] = Some(value.clone());
-        self.ids.insert(value.clone(), id);
+        let (hasher, values) = (&self.hasher, &self.values);
+        // Only numbers whose value is held are in the table.
+        let hash = |id: &u32| values[*id as usize].as_ref().map_or(0, |value| hasher.hash_one(value));
+        self.ids.insert_unique(hasher.hash_one(value), id, hash);
         id
     }
 
     fn release(&mut self, id: u32) {
         if let Some(value) = self.values[id as usize].take() {
-            self.ids.remove(&value);
+            if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(&value), |other| *other == id) {
+                entry.remove();
+            }
             self.free.push(id);
         }
     }

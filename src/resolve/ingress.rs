@@ -159,11 +159,11 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
     let refused = unsupported::check(key, annotations, &mut draft.findings);
 
     let mut effects = policies.effects();
-    let default = || Origin::new(key, "ingress-nginx default");
-    set(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default());
-    set(&mut effects.idle_timeout, DEFAULT_GAP, default());
-    set(&mut effects.retries, Retries::ingress_nginx(), default());
-    set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
+    let default = Origin::new(key, "ingress-nginx default");
+    set(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default.clone());
+    set(&mut effects.idle_timeout, DEFAULT_GAP, default.clone());
+    set(&mut effects.retries, Retries::ingress_nginx(), default.clone());
+    set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default);
     if let Some(redirect) = &policies.ssl_redirect {
         effects.guards.extend(redirect.guards(draft.host, certificate_origin(draft).as_ref()));
     }

@@ -8,8 +8,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::{Object, Read, Stored};
 use crate::values::{Age, HostName, Kind, ObjectKey};
 
-/// An object's key, ordered by age, oldest first.
-pub(super) type ByAge = BTreeSet<(Age, ObjectKey)>;
+/// Objects' keys, ordered by age, oldest first. Nearly always one alone, so it is no tree.
+pub(super) type ByAge = Vec<(Age, ObjectKey)>;
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -95,7 +95,9 @@ fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
             continue;
         }
         if let (Some(members), Some(old)) = (index.get_mut(place), old) {
-            members.remove(&entry(old));
+            if let Ok(at) = members.binary_search(&entry(old)) {
+                members.remove(at);
+            }
             if members.is_empty() {
                 index.remove(place);
             }
@@ -107,7 +109,14 @@ fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
             continue;
         }
         if let Some(new) = new {
-            index.entry(place.clone()).or_default().insert(entry(new));
+            let members = index.entry(place.clone()).or_default();
+            let new = entry(new);
+            if let Err(at) = members.binary_search(&new) {
+                if members.is_empty() {
+                    members.reserve_exact(1);
+                }
+                members.insert(at, new);
+            }
         }
         touched(place.clone());
     }
