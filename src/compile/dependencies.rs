@@ -1,5 +1,6 @@
 //! Who read what: the look-ups of each output's last run.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use hashbrown::HashTable;
@@ -12,8 +13,8 @@ use crate::store::Read;
 pub(crate) struct Dependencies {
     outputs: Interned<Output>,
     reads: Interned<Read>,
-    /// By look-up: the outputs that made it, sorted. Most have one, so it is no set.
-    readers: Vec<Vec<u32>>,
+    /// By look-up: the outputs that made it.
+    readers: Vec<Readers>,
     /// By output: its look-ups, sorted.
     read_by: Vec<Box<[u32]>>,
 }
@@ -22,7 +23,7 @@ impl Dependencies {
     /// The outputs whose last run looked this up.
     pub(crate) fn readers(&self, read: &Read) -> impl Iterator<Item = Output> + use<'_> {
         let readers = self.reads.get(read).map(|read| &self.readers[read as usize]);
-        readers.into_iter().flatten().map(|output| self.outputs.value(*output).clone())
+        readers.into_iter().flat_map(Readers::iter).map(|output| self.outputs.value(output).clone())
     }
 
     /// Notes what an output's run looked up, instead of what its run before did.
@@ -34,26 +35,17 @@ impl Dependencies {
         let mut new: Vec<_> = reads.into_iter().map(|read| self.reads.intern(&read)).collect();
         new.sort_unstable();
         if self.readers.len() < self.reads.len() {
-            self.readers.resize_with(self.reads.len(), Vec::new);
+            self.readers.resize_with(self.reads.len(), Readers::default);
         }
         let old = std::mem::replace(&mut self.read_by[output as usize], new.into());
         let new = &self.read_by[output as usize];
         for read in new.iter().filter(|read| old.binary_search(read).is_err()) {
-            let readers = &mut self.readers[*read as usize];
-            if let Err(at) = readers.binary_search(&output) {
-                if readers.is_empty() {
-                    readers.reserve_exact(1);
-                }
-                readers.insert(at, output);
-            }
+            self.readers[*read as usize].insert(output);
         }
         for read in old.iter().filter(|read| new.binary_search(read).is_err()) {
             let readers = &mut self.readers[*read as usize];
-            if let Ok(at) = readers.binary_search(&output) {
-                readers.remove(at);
-            }
-            if readers.is_empty() {
-                *readers = Vec::new();
+            readers.remove(output);
+            if matches!(readers, Readers::None) {
                 self.reads.release(*read);
             }
         }
@@ -68,11 +60,53 @@ impl Dependencies {
     }
 }
 
+/// The outputs that made one look-up: mostly one.
+#[derive(Debug, Default)]
+enum Readers {
+    #[default]
+    None,
+    One(u32),
+    Many(Box<HashSet<u32>>),
+}
+
+impl Readers {
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(output) => (Some(*output), None),
+            Self::Many(outputs) => (None, Some(outputs.iter().copied())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, output: u32) {
+        match self {
+            Self::None => *self = Self::One(output),
+            Self::One(one) if *one == output => {}
+            Self::One(one) => *self = Self::Many(Box::new(HashSet::from([*one, output]))),
+            Self::Many(outputs) => drop(outputs.insert(output)),
+        }
+    }
+
+    fn remove(&mut self, output: u32) {
+        match self {
+            Self::One(one) if *one == output => *self = Self::None,
+            Self::Many(outputs) => {
+                outputs.remove(&output);
+                if outputs.is_empty() {
+                    *self = Self::None;
+                }
+            }
+            Self::None | Self::One(_) => {}
+        }
+    }
+}
+
 /// Values by small numbers; numbers of values that are gone are used again.
 #[derive(Debug)]
 struct Interned<T> {
     hasher: RandomState,
-    /// Numbers by the hash of their value, which stands in `values` alone.
+    /// Numbers by the hash of their value, which is kept once only.
     ids: HashTable<u32>,
     values: Vec<Option<T>>,
     free: Vec<u32>,

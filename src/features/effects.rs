@@ -13,12 +13,12 @@ use crate::values::Origin;
 pub use crate::values::Setting;
 use crate::values::matching::HeaderMatch;
 
-/// One value a field: the first to set it keeps it. Most are empty, and every object has all of them.
-pub type Single<T> = Option<Box<Setting<T>>>;
+/// One value a field: the first to set it keeps it.
+pub type Single<T> = Option<Setting<T>>;
 
 /// Sets a field unless something set it before.
 pub fn set<T>(field: &mut Single<T>, value: T, origin: Origin) {
-    field.get_or_insert_with(|| Box::new(Setting { value, origin }));
+    field.get_or_insert(Setting { value, origin });
 }
 
 /// Everything that policies do to a route.
@@ -230,7 +230,7 @@ pub enum Answer {
         body: Vec<u8>,
     },
     /// A redirect.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
 }
 
 /// A redirect; what is not given stays as the request had it, the query too.

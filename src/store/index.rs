@@ -8,8 +8,35 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::{Object, Read, Stored};
 use crate::values::{Age, HostName, Kind, ObjectKey};
 
-/// Objects' keys, ordered by age, oldest first. Nearly always one alone, so it is no tree.
-pub(super) type ByAge = Vec<(Age, ObjectKey)>;
+/// Objects' keys, ordered by age, oldest first. Mostly one or two, so they are kept in as little as they need.
+#[derive(Debug, Default)]
+pub(super) struct ByAge(Vec<(Age, ObjectKey)>);
+
+impl ByAge {
+    fn insert(&mut self, entry: (Age, ObjectKey)) {
+        if let Err(place) = self.0.binary_search(&entry) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, entry);
+        }
+    }
+
+    fn remove(&mut self, entry: &(Age, ObjectKey)) {
+        if let Ok(place) = self.0.binary_search(entry) {
+            self.0.remove(place);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The keys, oldest first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.iter().map(|(_, key)| key)
+    }
+}
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -95,9 +122,7 @@ fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
             continue;
         }
         if let (Some(members), Some(old)) = (index.get_mut(place), old) {
-            if let Ok(at) = members.binary_search(&entry(old)) {
-                members.remove(at);
-            }
+            members.remove(&entry(old));
             if members.is_empty() {
                 index.remove(place);
             }
@@ -109,14 +134,7 @@ fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
             continue;
         }
         if let Some(new) = new {
-            let members = index.entry(place.clone()).or_default();
-            let new = entry(new);
-            if let Err(at) = members.binary_search(&new) {
-                if members.is_empty() {
-                    members.reserve_exact(1);
-                }
-                members.insert(at, new);
-            }
+            index.entry(place.clone()).or_default().insert(entry(new));
         }
         touched(place.clone());
     }

@@ -83,11 +83,14 @@ fn answer(answer: &Answer) -> String {
         Answer::Direct { status, body } => {
             format!(" {status} {}", String::from_utf8_lossy(body)).trim_end().into()
         }
-        Answer::Redirect(Redirect { scheme, host, port, path, status }) => {
+        Answer::Redirect(redirect) => {
+            let Redirect { scheme, host, port, path, status } = &**redirect;
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,
-                RedirectPath::WithoutTrailingSlash => unreachable!("not of a VirtualService"),
+                RedirectPath::WithoutTrailingSlash | RedirectPath::Nothing => {
+                    unreachable!("not of a VirtualService")
+                }
             };
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
             let own = |text: &Option<String>| text.clone().unwrap_or("…".to_owned());
