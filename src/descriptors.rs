@@ -3,17 +3,29 @@
 //! JSON is Envoy's own form of it (protobuf JSON, an `Any` unpacked beside its `@type`). Listeners and the bootstrap
 //! are written in it, since they are few and deeply nested; the debug endpoint prints it.
 
-use std::sync::LazyLock;
+use std::sync::{Mutex, PoisonError};
 
 use envoy_types::pb::google::protobuf::Any;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.descriptors"));
-    DescriptorPool::decode(bytes).expect("build.rs wrote a descriptor set")
-});
+/// Read when first needed: some 10 MiB, and 65 ms.
+static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+
+fn pool() -> DescriptorPool {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || {
+        let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.descriptors"));
+        DescriptorPool::decode(bytes).expect("build.rs wrote a descriptor set")
+    };
+    pool.get_or_insert_with(read).clone()
+}
+
+/// Gives the memory back that the descriptors take, until they are needed again.
+pub fn release() {
+    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
 
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +47,7 @@ pub enum Error {
 /// When the type, or that of an `Any` inside, is unknown or the bytes are not of it.
 pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
     let name = short(type_name);
-    let descriptor = POOL.get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
     let message =
         DynamicMessage::decode(descriptor, bytes).map_err(|error| Error::Decode(name.to_owned(), error))?;
     let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
@@ -50,7 +62,7 @@ pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
 /// When the type is unknown, or the JSON has a field that it lacks or a value of another type.
 pub fn from_json(type_name: &str, json: &Value) -> Result<Vec<u8>, Error> {
     let name = short(type_name);
-    let descriptor = POOL.get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
     let message =
         DynamicMessage::deserialize(descriptor, json).map_err(|error| Error::Json(name.to_owned(), error))?;
     Ok(message.encode_to_vec())

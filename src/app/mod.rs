@@ -117,6 +117,8 @@ impl ControlPlane {
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
         let mut compiler = Compiler::new(settings, generate_certificate()?)?;
+        // The listeners are made, and debug pages are for whoever asks.
+        crate::descriptors::release();
         let state = options
             .state_dir
             .as_deref()

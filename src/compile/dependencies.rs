@@ -1,6 +1,9 @@
 //! Who read what: the look-ups of each output's last run.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+
+use hashbrown::HashTable;
 
 use super::Output;
 use crate::store::Read;
@@ -106,20 +109,23 @@ impl Readers {
 /// Values by small numbers; numbers of values that are gone are used again.
 #[derive(Debug)]
 struct Interned<T> {
-    ids: HashMap<T, u32>,
+    hasher: RandomState,
+    /// Numbers by the hash of their value, which is kept once only.
+    ids: HashTable<u32>,
     values: Vec<Option<T>>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
-        Self { ids: HashMap::new(), values: Vec::new(), free: Vec::new() }
+        Self { hasher: RandomState::new(), ids: HashTable::new(), values: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
+impl<T: Clone + Eq + Hash> Interned<T> {
     fn get(&self, value: &T) -> Option<u32> {
-        self.ids.get(value).copied()
+        let is_it = |id: &u32| self.values[*id as usize].as_ref() == Some(value);
+        self.ids.find(self.hasher.hash_one(value), is_it).copied()
     }
 
     fn len(&self) -> usize {
@@ -139,13 +145,18 @@ impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
             u32::try_from(self.values.len() - 1).expect("fewer than 2^32 look-ups")
         });
         self.values[id as usize] = Some(value.clone());
-        self.ids.insert(value.clone(), id);
+        let (hasher, values) = (&self.hasher, &self.values);
+        // Only numbers whose value is held are in the table.
+        let hash = |id: &u32| values[*id as usize].as_ref().map_or(0, |value| hasher.hash_one(value));
+        self.ids.insert_unique(hasher.hash_one(value), id, hash);
         id
     }
 
     fn release(&mut self, id: u32) {
         if let Some(value) = self.values[id as usize].take() {
-            self.ids.remove(&value);
+            if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(&value), |other| *other == id) {
+                entry.remove();
+            }
             self.free.push(id);
         }
     }

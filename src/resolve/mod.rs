@@ -84,6 +84,8 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
     routes.extend(fallback);
     let last = routes.last().map(|route| &route.origin.object).or(services.first().map(|(key, ..)| *key));
     routes.extend(last.and_then(|object| not_found(&routes, object)));
+    // It is kept, once for every host.
+    routes.shrink_to_fit();
     let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();
     let host = Host {
         name: name.clone(),
