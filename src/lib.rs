@@ -24,6 +24,7 @@ pub mod translate;
 pub mod xds;
 pub mod compile;
 pub mod fleet;
+pub mod state;
 pub mod ratelimit;
 pub mod admin;
 pub mod telemetry;

@@ -62,14 +62,13 @@ const PRIORITIES_UPDATE: i32 = 2;
 /// An answer that Envoy gives by itself.
 pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
     route.action = Some(match answer {
-        Answer::Redirect(Redirect {
-            path: RedirectPath::Nothing, host: Some(host), scheme, status, ..
-        }) => {
+        Answer::Redirect(redirect) if redirect.path == RedirectPath::Nothing => {
             // Envoy's own redirect has a path, be it `/`.
-            let location = format!("{}://{}", scheme.as_deref().unwrap_or("http"), escape_format(host));
+            let host = escape_format(redirect.host.as_deref().unwrap_or_default());
+            let location = format!("{}://{host}", redirect.scheme.as_deref().unwrap_or("http"));
             route.response_headers_to_add.push(location_header(location));
             EnvoyAction::DirectResponse(DirectResponseAction {
-                status: (*status).into(),
+                status: redirect.status.into(),
                 ..DirectResponseAction::default()
             })
         }

@@ -4,6 +4,9 @@
 //! Each stream is polled by the connection it came on; nothing is spawned here. Streams end when the sender of
 //! snapshots is dropped, which is how the server shuts down.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -99,8 +102,7 @@ where
     B::Error: Into<StdError> + Send + 'static,
 {
     let codec = Prost::<W::Frame, W::Request>::default();
-    let grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST), None);
-    let mut grpc = grpc;
+    let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST), None);
     grpc.streaming(Method::<W>(service, std::marker::PhantomData), request).await
 }
 
