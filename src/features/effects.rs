@@ -28,6 +28,10 @@ pub struct Effects {
     /// Longest time for the whole answer; none means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Single<Duration>,
+    /// For gRPC requests, in place of `timeout`: what their `grpc-timeout` header asks for, up to this; 0 for any. None
+    /// leaves the header to the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_timeout: Single<Duration>,
     /// Longest silence of the stream in both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Single<Duration>,

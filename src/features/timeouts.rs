@@ -84,12 +84,17 @@ impl Feature for Timeouts {
 /// Istio's longest time for a connection to be made.
 pub const ISTIO_CONNECT: Duration = Duration::from_secs(10);
 
-/// VirtualService's `timeout`: for the whole answer; without it there is no limit.
+/// VirtualService's `timeout`: for the whole answer; without it there is no limit but a gRPC client's own.
 pub fn from_rule(rule: &HttpRoute, field: &mut Field<'_>, effects: &mut Effects) {
-    let Some(text) = &rule.timeout else { return };
-    let mut field = field.child("timeout");
-    if let Some(timeout) = field.duration(text) {
-        set(&mut effects.timeout, timeout, field.origin());
+    let mut child = field.child("timeout");
+    let timeout = rule.timeout.as_deref().and_then(|text| child.duration(text));
+    let origin = child.origin();
+    match timeout {
+        Some(timeout) => {
+            set(&mut effects.timeout, timeout, origin.clone());
+            set(&mut effects.grpc_timeout, timeout, origin);
+        }
+        None => set(&mut effects.grpc_timeout, Duration::ZERO, field.default_origin("Istio default")),
     }
 }
 

@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
-    RetryBackOff, RetryHostPredicate, retry_host_predicate,
+    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
 use envoy_types::pb::envoy::config::route::v3::route_action::{HostRewriteSpecifier, RequestMirrorPolicy};
@@ -34,6 +34,7 @@ use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
 };
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
@@ -54,6 +55,9 @@ use crate::values::header::escape_format;
 use crate::values::pattern;
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";
+/// After how many tries the priorities that were tried are looked at anew; Istio's number.
+const PRIORITIES_UPDATE: i32 = 2;
 
 /// An answer that Envoy gives by itself.
 pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
@@ -152,6 +156,7 @@ pub(crate) fn route_action(action: &mut RouteAction, host: &Host, route: &Route,
     // No setting means no limit: Envoy's own default of 15 seconds would cut long inference calls.
     action.timeout =
         proto::duration(effects.timeout.as_ref().map_or(Duration::ZERO, |timeout| timeout.value));
+    grpc_timeout(action, effects);
     action.idle_timeout =
         proto::duration(effects.idle_timeout.as_ref().map_or(Duration::ZERO, |gap| gap.value));
     let retry_policy = retry_policy(effects);
@@ -182,6 +187,13 @@ pub(crate) fn route_action(action: &mut RouteAction, host: &Host, route: &Route,
             }
         })
         .collect();
+}
+
+/// Envoy's `max_stream_duration`, which is meant to replace it, also counts the time that a request takes to come.
+#[allow(deprecated, reason = "its replacement does something else")]
+fn grpc_timeout(action: &mut RouteAction, effects: &Effects) {
+    action.max_grpc_timeout =
+        effects.grpc_timeout.as_ref().and_then(|timeout| proto::duration(timeout.value));
 }
 
 fn retry_policy(effects: &Effects) -> Option<RetryPolicy> {
@@ -216,6 +228,13 @@ fn retries_policy(retries: &Retries) -> RetryPolicy {
                 &PreviousHostsPredicate {},
             ))),
         }];
+    }
+    if retries.previous_priorities {
+        let config = PreviousPrioritiesConfig { update_frequency: PRIORITIES_UPDATE };
+        policy.retry_priority = Some(RetryPriority {
+            name: PREVIOUS_PRIORITIES.to_owned(),
+            config_type: Some(retry_priority::ConfigType::TypedConfig(pack(&config))),
+        });
     }
     policy
 }
