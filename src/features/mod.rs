@@ -110,3 +110,6 @@ features! {
     /// Requests per client address.
     request_limits: request_limits::RequestLimits,
 }
+
+#[cfg(test)]
+mod tests;
