@@ -87,7 +87,9 @@ fn answer(answer: &Answer) -> String {
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,
-                RedirectPath::WithoutTrailingSlash => unreachable!("not of a VirtualService"),
+                RedirectPath::WithoutTrailingSlash | RedirectPath::Nothing => {
+                    unreachable!("not of a VirtualService")
+                }
             };
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
             let own = |text: &Option<String>| text.clone().unwrap_or("…".to_owned());
