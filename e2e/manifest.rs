@@ -73,10 +73,13 @@ impl Object {
         Object { group, kind, namespace, name, text, value }
     }
 
-    /// Whether both are the same object, in whatever version.
+    /// Whether both are the same object, in whatever version; what has no name is no other.
     pub(crate) fn is_same(&self, other: &Object) -> bool {
-        (&self.group, &self.kind, &self.namespace, &self.name)
-            == (&other.group, &other.kind, &other.namespace, &other.name)
+        !self.name.is_empty() && self.key() == other.key()
+    }
+
+    fn key(&self) -> (&str, &str, Option<&str>, &str) {
+        (&self.group, &self.kind, self.namespace.as_deref(), &self.name)
     }
 
     /// Whether a case means this object by `Kind/namespace/name`.
@@ -136,29 +139,20 @@ fn unreadable(text: &str) -> Object {
         let found = FIELD.captures_iter(text).find(|found| &found[1] == name);
         found.map_or(String::new(), |found| found[2].to_owned())
     };
-    let (kind, name) = (field("kind"), field("name"));
-    let (kind, name) =
-        if name.is_empty() { ("Unreadable".to_owned(), "document".to_owned()) } else { (kind, name) };
-    Object::new(&field("apiVersion"), kind, field("namespace"), name, text.to_owned(), Value::Null)
+    let namespace = field("namespace");
+    Object::new(&field("apiVersion"), field("kind"), namespace, field("name"), text.to_owned(), Value::Null)
 }
 
 /// The documents of a text, split at its `---` lines.
 fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
-    for line in text.lines() {
+    for line in text.split_inclusive('\n') {
         match line.strip_prefix("---") {
-            Some(rest) if rest.is_empty() || rest.starts_with([' ', '\t']) => {
-                documents.push(if rest.trim().is_empty() {
-                    String::new()
-                } else {
-                    format!("{}\n", rest.trim_start())
-                });
+            // What stands behind the mark belongs to the document.
+            Some(rest) if rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']) => {
+                documents.push(rest.trim_start().to_owned());
             }
-            _ => {
-                let document = documents.last_mut().expect("never empty");
-                document.push_str(line);
-                document.push('\n');
-            }
+            _ => documents.last_mut().expect("never empty").push_str(line),
         }
     }
     documents.retain(|document| !document.trim().is_empty());

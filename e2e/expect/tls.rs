@@ -22,11 +22,17 @@ pub(super) fn check(
             TlsVersion::Tls13 => ProtocolVersion::TLSv1_3,
         };
         if handshake.version != Some(wanted) {
-            return Err(format!("tls.version: expected {wanted:?}, seen {:?}", handshake.version));
+            let seen = handshake.version.map_or("none".to_owned(), |version| format!("{version:?}"));
+            return Err(format!("tls.version: expected {wanted:?}, seen {seen}"));
         }
     }
-    if expected.alpn.is_some() && expected.alpn != handshake.alpn {
-        return Err(format!("tls.alpn: expected {:?}, seen {:?}", expected.alpn, handshake.alpn));
+    if let Some(alpn) = &expected.alpn
+        && handshake.alpn.as_ref() != Some(alpn)
+    {
+        return Err(format!(
+            "tls.alpn: expected {alpn}, seen {}",
+            handshake.alpn.as_deref().unwrap_or("none")
+        ));
     }
     let Some(san) = &expected.san else { return Ok(()) };
     let certificate = handshake.chain.first().ok_or("tls.san: the server showed no certificate")?;

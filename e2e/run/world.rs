@@ -337,7 +337,7 @@ fn control_plane(
 
 fn ratelimit(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Program {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
-    args.extend(["--listen".into(), ports.ratelimit().to_string().into()]);
+    args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--server".into(), ports.admin().to_string().into()]);
     if let Some(url) = given(&case.args, "--redis-url") {
         args.extend([

@@ -1,5 +1,5 @@
-//! Cases that must fail, at the step and for the reason that the `.expect` file beside each names: its first line says
-//! `step N`, every further line is contained in what the runner reports.
+//! Cases about the runner. Those in `fail` must fail, at the step and for the reason that the `.expect` file beside each
+//! names: its first line says `step N`, every further line is contained in what the runner reports.
 
 use super::trial;
 use crate::case::{Case, Mode};
@@ -13,16 +13,26 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 pub(super) fn tests(settings: &Arc<Settings>, runtime: &Handle) -> Result<Vec<Trial>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/runner-cases/fail");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/runner-cases");
     let tests = case_files(&folder)?.into_iter().map(|file| {
-        let name = format!("fail::{}", file.file_stem().unwrap_or_default().display());
+        let must_fail = file.parent().is_some_and(|folder| folder.ends_with("fail"));
+        let verdict = if must_fail { "fail" } else { "pass" };
+        let name = format!("{verdict}::{}", file.file_stem().unwrap_or_default().display());
         let (settings, runtime) = (settings.clone(), runtime.clone());
-        trial(&name.clone(), move || runtime.block_on(check(file, &name, &settings)))
+        trial(&name.clone(), move || match must_fail {
+            true => runtime.block_on(check_failure(file, &name, &settings)),
+            false => runtime.block_on(check_success(file, &name, &settings)),
+        })
     });
     Ok(tests.collect())
 }
 
-async fn check(file: PathBuf, name: &str, settings: &Settings) -> Result<()> {
+async fn check_success(file: PathBuf, name: &str, settings: &Settings) -> Result<()> {
+    let result = run::run(&Case::load(&file)?, &format!("runner::{name}"), Mode::Files, settings).await;
+    result.map_err(|failure| anyhow::anyhow!("{failure}"))
+}
+
+async fn check_failure(file: PathBuf, name: &str, settings: &Settings) -> Result<()> {
     let expected = file.with_extension("expect");
     let expected =
         std::fs::read_to_string(&expected).with_context(|| format!("cannot read {}", expected.display()))?;

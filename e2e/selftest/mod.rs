@@ -3,6 +3,7 @@
 mod cases;
 mod formats;
 mod judging;
+mod objects;
 mod requests;
 
 use crate::settings::Settings;
@@ -17,6 +18,7 @@ type Check = (&'static str, fn() -> Result<()>);
 pub(crate) fn tests(settings: &Arc<Settings>, runtime: &Handle) -> Result<Vec<Trial>> {
     let checks = formats::CHECKS.iter().chain(judging::CHECKS).map(|(name, check)| trial(name, check));
     let mut tests: Vec<Trial> = checks.collect();
+    tests.extend(objects::tests(runtime));
     tests.extend(requests::tests(runtime));
     tests.extend(cases::tests(settings, runtime)?);
     Ok(tests)

@@ -14,17 +14,19 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::admin::{self, Metrics, changes::Changes};
 use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
-use crate::source::files;
+use crate::source::{files, kubernetes};
+use crate::state::State;
 use crate::store::Change;
 use crate::values::Severity;
 use crate::xds;
@@ -114,7 +116,13 @@ impl ControlPlane {
         };
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
-        let compiler = Compiler::new(settings, generate_certificate()?)?;
+        let mut compiler = Compiler::new(settings, generate_certificate()?)?;
+        let state = options
+            .state_dir
+            .as_deref()
+            .map(State::open)
+            .transpose()
+            .context("cannot use the state folder")?;
 
         let fleet = Fleet::new();
         let metrics = Metrics::new();
@@ -126,6 +134,14 @@ impl ControlPlane {
         let address = xds.local_addr()?;
         let mut this = Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
 
+        if let Some(state) = state {
+            if !state.snapshot().is_empty() {
+                tracing::info!("serving the last good snapshot until the sources have been read");
+                compiler.resume(state.snapshot().clone());
+                snapshots.send_replace(Some(state.snapshot().clone()));
+            }
+            this.spawn_keeper(state, snapshots_seen.clone());
+        }
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
         let outlets = pipeline::Outlets {
@@ -136,9 +152,10 @@ impl ControlPlane {
             metrics: metrics.clone(),
         };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
-        this.spawn_xds(xds, xds::server::service(snapshots_seen.clone(), fleet.clone()));
+        let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
+        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
-            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, snapshots_seen.clone()));
+            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
         let state = admin::State {
             snapshots: snapshots_seen,
             published: published_seen,
@@ -172,14 +189,45 @@ impl ControlPlane {
         });
     }
 
-    fn spawn_xds(&mut self, listener: TcpListener, service: xds::server::DiscoveryService) {
+    fn spawn_xds(
+        &mut self,
+        listener: TcpListener,
+        mut server: Server,
+        service: xds::server::DiscoveryService,
+    ) {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let ended = self.ended();
         self.tasks.spawn(async move {
-            let serving = xds::server::builder().add_service(service).serve_with_incoming(incoming);
+            let serving = server.add_service(service).serve_with_incoming(incoming);
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
+                () = ended => Ok(()),
+            }
+        });
+    }
+
+    /// Writes each snapshot's changes to the state folder, behind what Envoys are sent.
+    fn spawn_keeper(&mut self, mut state: State, mut snapshots: xds::snapshot::Receiver) {
+        let ended = self.ended();
+        let keeping = async move {
+            while snapshots.changed().await.is_ok() {
+                let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+                let written = tokio::task::spawn_blocking(move || {
+                    let result = state.write(&snapshot);
+                    (state, result)
+                });
+                let result;
+                (state, result) = written.await?;
+                if let Err(error) = result {
+                    tracing::warn!(%error, "cannot write the last good snapshot");
+                }
+            }
+            Ok(())
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = keeping => result,
                 () = ended => Ok(()),
             }
         });
@@ -190,14 +238,14 @@ impl ControlPlane {
         &mut self,
         listener: TcpListener,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
-        mut snapshots: xds::snapshot::Receiver,
+        mut published: watch::Receiver<Arc<Published>>,
     ) -> admin::RateLimit {
         let counters = Arc::new(Memory::default());
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
         let ended = self.ended();
         self.tasks.spawn(async move {
-            if snapshots.wait_for(Option::is_some).await.is_ok() {
+            if published.wait_for(|published| published.ready).await.is_ok() {
                 crate::ratelimit::serve::serve(listener, limits, counters, decisions, ended).await?;
             }
             Ok(())
@@ -236,15 +284,34 @@ impl ControlPlane {
     }
 }
 
+/// The gRPC server for xDS; with files of mutual TLS, for Envoys whose certificate the authority signed.
+fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
+    let server = xds::server::builder();
+    let Some(tls) = tls else { return Ok(server) };
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
+        .client_ca_root(tonic::transport::Certificate::from_pem(read(&tls.authority)?));
+    server.tls_config(config).context("cannot use the files of mutual TLS")
+}
+
 async fn source(
     manifests: Option<PathBuf>,
-    _kubernetes: KubernetesOptions,
+    options: KubernetesOptions,
     sender: mpsc::Sender<Vec<Change>>,
 ) -> anyhow::Result<()> {
-    match manifests {
-        Some(folder) => Ok(files::follow(folder, sender).await?),
-        None => anyhow::bail!("no kubernetes yet"),
+    if let Some(folder) = manifests {
+        return Ok(files::follow(folder, sender).await?);
     }
+    let namespace = match &options.watch_namespaces[..] {
+        [] => None,
+        [only] => Some(only.clone()),
+        _ => anyhow::bail!("--watch-namespace takes one namespace for now; without it all are watched"),
+    };
+    let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
+    kubernetes::follow(client, namespace, sender).await;
+    Ok(())
 }
 
 async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

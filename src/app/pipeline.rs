@@ -39,7 +39,7 @@ pub(super) async fn run(
         tokio::select! {
             batch = batches.recv() => {
                 let Some(mut changes) = batch else { return Ok(()) };
-                let seen = SystemTime::now();
+                let seen = crate::clock::now();
                 while let Ok(more) = batches.try_recv() {
                     changes.extend(more);
                 }
@@ -80,7 +80,7 @@ impl Outlets {
         }
         self.published.send_replace(Arc::new(published.clone()));
         let changed = (published.ready && sequence != before).then_some(sequence);
-        self.changes.record(events, seen, SystemTime::now(), changed);
+        self.changes.record(events, seen, crate::clock::now(), changed);
         tracing::debug!(sequence, took = ?begun.elapsed(), "compiled");
     }
 }

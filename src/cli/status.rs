@@ -1,7 +1,6 @@
 //! `status`: the connected Envoys.
 
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -55,7 +54,6 @@ struct Rejected {
     message: String,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a command is the edge at which the clock is read")]
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let body = client::runtime()?.block_on(client::get(&args.server, "/debug/nodes"))?;
     let text = match args.output {
@@ -65,7 +63,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Output::Text => {
             let nodes = serde_json::from_slice(&body).context("the answer is not a list of Envoys")?;
-            text(&nodes, jiff::Timestamp::try_from(SystemTime::now())?, Style::of_stdout())
+            text(&nodes, jiff::Timestamp::try_from(crate::clock::now())?, Style::of_stdout())
         }
     };
     output::print(&text)?;

@@ -11,7 +11,7 @@ pub(crate) struct Dependencies {
     outputs: Interned<Output>,
     reads: Interned<Read>,
     /// By look-up: the outputs that made it.
-    readers: Vec<HashSet<u32>>,
+    readers: Vec<Readers>,
     /// By output: its look-ups, sorted.
     read_by: Vec<Box<[u32]>>,
 }
@@ -20,7 +20,7 @@ impl Dependencies {
     /// The outputs whose last run looked this up.
     pub(crate) fn readers(&self, read: &Read) -> impl Iterator<Item = Output> + use<'_> {
         let readers = self.reads.get(read).map(|read| &self.readers[read as usize]);
-        readers.into_iter().flatten().map(|output| self.outputs.value(*output).clone())
+        readers.into_iter().flat_map(Readers::iter).map(|output| self.outputs.value(output).clone())
     }
 
     /// Notes what an output's run looked up, instead of what its run before did.
@@ -32,7 +32,7 @@ impl Dependencies {
         let mut new: Vec<_> = reads.into_iter().map(|read| self.reads.intern(&read)).collect();
         new.sort_unstable();
         if self.readers.len() < self.reads.len() {
-            self.readers.resize_with(self.reads.len(), HashSet::new);
+            self.readers.resize_with(self.reads.len(), Readers::default);
         }
         let old = std::mem::replace(&mut self.read_by[output as usize], new.into());
         let new = &self.read_by[output as usize];
@@ -40,9 +40,9 @@ impl Dependencies {
             self.readers[*read as usize].insert(output);
         }
         for read in old.iter().filter(|read| new.binary_search(read).is_err()) {
-            self.readers[*read as usize].remove(&output);
-            if self.readers[*read as usize].is_empty() {
-                self.readers[*read as usize] = HashSet::new();
+            let readers = &mut self.readers[*read as usize];
+            readers.remove(output);
+            if matches!(readers, Readers::None) {
                 self.reads.release(*read);
             }
         }
@@ -53,6 +53,48 @@ impl Dependencies {
         self.record(output, Vec::new());
         if let Some(id) = self.outputs.get(output) {
             self.outputs.release(id);
+        }
+    }
+}
+
+/// The outputs that made one look-up: mostly one.
+#[derive(Debug, Default)]
+enum Readers {
+    #[default]
+    None,
+    One(u32),
+    Many(Box<HashSet<u32>>),
+}
+
+impl Readers {
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(output) => (Some(*output), None),
+            Self::Many(outputs) => (None, Some(outputs.iter().copied())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, output: u32) {
+        match self {
+            Self::None => *self = Self::One(output),
+            Self::One(one) if *one == output => {}
+            Self::One(one) => *self = Self::Many(Box::new(HashSet::from([*one, output]))),
+            Self::Many(outputs) => drop(outputs.insert(output)),
+        }
+    }
+
+    fn remove(&mut self, output: u32) {
+        match self {
+            Self::One(one) if *one == output => *self = Self::None,
+            Self::Many(outputs) => {
+                outputs.remove(&output);
+                if outputs.is_empty() {
+                    *self = Self::None;
+                }
+            }
+            Self::None | Self::One(_) => {}
         }
     }
 }

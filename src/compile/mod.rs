@@ -38,6 +38,8 @@ pub(crate) enum Output {
     Endpoints(EndpointSetKey),
     /// The certificate for names that have none of their own.
     DefaultCertificate,
+    /// What is said of the ConfigMap with ingress-nginx's global settings.
+    ConfigMap,
 }
 
 /// What readers see: immutable, cheap to clone.
@@ -68,6 +70,8 @@ pub struct Compiler {
     dirty: BTreeSet<Output>,
     /// Who made findings of rejections.
     rejections: BTreeSet<String>,
+    /// Whether the snapshot is still that of an earlier process.
+    resumed: bool,
     update: Update,
     published: Published,
 }
@@ -96,11 +100,32 @@ impl Compiler {
             default_certificate,
             dirty: BTreeSet::new(),
             rejections: BTreeSet::new(),
+            resumed: false,
             update,
             published: Published::default(),
         };
         compiler.run_default_certificate();
+        compiler.run_config_map();
         Ok(compiler)
+    }
+
+    /// Goes on from a snapshot of an earlier process: what the sources bear out is no change, the rest goes when they
+    /// have been read.
+    pub fn resume(&mut self, snapshot: Arc<Snapshot>) {
+        self.published.snapshot = snapshot;
+        self.resumed = true;
+    }
+
+    /// What an earlier process knew of and the sources do not.
+    fn forget_resumed(&mut self) {
+        if !std::mem::take(&mut self.resumed) {
+            return;
+        }
+        let set: BTreeSet<_> =
+            self.update.set.iter().map(|resource| (resource.type_url(), resource.name().clone())).collect();
+        let kept = TypeUrl::ALL.iter().flat_map(|type_url| self.published.snapshot.iter(*type_url));
+        let keys = kept.map(|resource| (resource.type_url(), resource.name().clone()));
+        self.update.remove.extend(keys.filter(|key| !set.contains(key)));
     }
 
     /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
@@ -111,6 +136,7 @@ impl Compiler {
         }
         if self.published.ready {
             self.run();
+            self.forget_resumed();
             let update = std::mem::take(&mut self.update);
             self.published.snapshot = Arc::new(self.published.snapshot.apply(update));
         }
@@ -206,6 +232,7 @@ impl Compiler {
                 Output::Host(name) => self.run_host(name),
                 Output::Endpoints(key) => self.run_endpoints(key),
                 Output::DefaultCertificate => self.run_default_certificate(),
+                Output::ConfigMap => self.run_config_map(),
             }
         }
         for name in self.hosts.take_rescoped() {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{Compiler, Output};
+use crate::features::unsupported;
 use crate::model::{Backend, Certificate, EndpointSetKey, Endpoints, Host, SecretRef};
 use crate::resolve;
 use crate::store::View;
 use crate::translate;
-use crate::values::HostName;
+use crate::values::{Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, TypeUrl};
 
 impl Compiler {
@@ -110,6 +111,20 @@ impl Compiler {
         self.update.set.push(Arc::new(secret));
     }
 
+    /// The ConfigMap's values are read by the hosts; what no host asks for is said here.
+    pub(super) fn run_config_map(&mut self) {
+        let (namespace, name) = &self.settings.config_map;
+        let view = View::new(&self.store);
+        let mut findings = Findings::default();
+        if let Some(config_map) = view.config_map(namespace, name) {
+            let key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
+            unsupported::check_config_map(&key, config_map.data.as_ref(), &mut findings);
+        }
+        let reads = view.into_reads();
+        self.dependencies.record(&Output::ConfigMap, reads);
+        self.ledger.set("config map", findings.into_vec());
+    }
+
     /// Makes clusters, endpoint sets, certificates and limits that nobody referred to before. Equal backends of
     /// different hosts become one in memory.
     fn add_references(&mut self, host: &mut Host) {
@@ -126,6 +141,9 @@ impl Compiler {
                 *backend = shared.clone();
             }
         }
+        for route in &mut host.routes {
+            route.effects = self.references.share(&route.effects);
+        }
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
             self.published.limits.insert(limit.clone());
@@ -137,6 +155,9 @@ impl Compiler {
             if let Some(gone) = self.references.backends.remove(&backend.name) {
                 self.remove_cluster(&gone);
             }
+        }
+        for route in &host.routes {
+            self.references.unshare(&route.effects);
         }
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {

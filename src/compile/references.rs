@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::features::Effects;
 use crate::model::limit::Limit;
 use crate::model::{Backend, EndpointSetKey};
 
@@ -16,6 +17,21 @@ pub(crate) struct References {
     pub(crate) endpoints: Counted<EndpointSetKey, ()>,
     /// Limits by id.
     pub(crate) limits: Counted<Arc<str>, Limit>,
+    /// What policies do to routes: most Ingresses ask for nothing, and share one.
+    effects: Counted<Arc<Effects>, ()>,
+}
+
+impl References {
+    /// Equal effects that some host has already, or these.
+    pub(crate) fn share(&mut self, effects: &Arc<Effects>) -> Arc<Effects> {
+        self.effects.add(effects.clone(), || ());
+        self.effects.key(effects).cloned().unwrap_or_else(|| effects.clone())
+    }
+
+    /// A route that shared these is gone.
+    pub(crate) fn unshare(&mut self, effects: &Arc<Effects>) {
+        self.effects.remove(effects);
+    }
 }
 
 /// Counts how often each key is referred to, and keeps a value while it is.
@@ -41,6 +57,11 @@ impl<K: Eq + Hash, V> Counted<K, V> {
         let entry = self.0.get_mut(key)?;
         entry.0 -= 1;
         if entry.0 > 0 { None } else { self.0.remove(key).map(|(_, value)| value) }
+    }
+
+    /// The key as it was given first.
+    pub(crate) fn key(&self, key: &K) -> Option<&K> {
+        self.0.get_key_value(key).map(|(key, _)| key)
     }
 
     /// The value of a key that is referred to.

@@ -230,7 +230,7 @@ pub enum Answer {
         body: Vec<u8>,
     },
     /// A redirect.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
 }
 
 /// A redirect; what is not given stays as the request had it, the query too.

@@ -46,13 +46,13 @@ pub fn from_redirect(
             "https" => 443,
             _ => 80,
         };
-        Answer::Redirect(Redirect {
+        Answer::Redirect(Box::new(Redirect {
             scheme: scheme.map(str::to_owned),
             host: host.clone(),
             port: wanted.filter(|port| *port != implied),
             path: path.clone().map_or(RedirectPath::Keep, RedirectPath::Whole),
             status,
-        })
+        }))
     };
     let (http, https) = (on("http", ports.0), on("https", ports.1));
     Some(if http == https {

@@ -69,7 +69,7 @@ impl SslRedirect {
             phase: Phase::Redirect,
             listeners: Listeners::Http,
             when,
-            answer: Answer::Redirect(redirect(path)),
+            answer: Answer::Redirect(Box::new(redirect(path))),
             origin: origin.clone(),
         };
         let not_acme = HeaderMatch::new(":path", TextMatch::Prefix(ACME_CHALLENGE.to_owned())).inverted();

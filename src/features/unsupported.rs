@@ -181,3 +181,20 @@ fn nearest(name: &str) -> Option<&'static str> {
     let near = supported().chain(NAMES.iter().copied()).min_by_key(|known| (distance(known), *known))?;
     (distance(near) <= 3.max(name.len() / 3)).then_some(near)
 }
+
+/// Says which keys of the ingress-nginx ConfigMap have no effect.
+pub fn check_config_map(
+    object: &ObjectKey,
+    data: Option<&BTreeMap<String, String>>,
+    findings: &mut Findings,
+) {
+    let supported = || {
+        ANNOTATIONS.iter().flat_map(|feature| feature.iter()).filter_map(|annotation| annotation.config_map)
+    };
+    for key in data.into_iter().flatten().map(|(key, _)| key) {
+        if !supported().any(|known| known == key) {
+            let message = "has no effect here (yet); the keys that have one are in docs/annotations.md";
+            findings.warning(object, format!("data.{key}"), "NotSupported", message);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! A control plane that is away, comes, changes its mind, talks nonsense and comes back; and the whole service behind
 //! one, asked over gRPC.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
+
 use std::net::SocketAddr;
 use std::sync::Mutex;
 

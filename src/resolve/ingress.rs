@@ -5,7 +5,7 @@
 //! `/`, which the oldest Ingress gives where nobody declares it.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 
@@ -13,15 +13,17 @@ use super::backend::{self, Port, Upstream};
 use super::draft::Draft;
 use super::{Group, canary, limits, tls};
 use crate::features::backend_protocol::Protocol;
-use crate::features::effects::{
-    Answer, Effects, Guard, Listeners, PathRewrite, Phase, Redirect, RedirectPath, set,
-};
+use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, RedirectPath, set};
 use crate::features::retries::Retries;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::{Policies, Reader, body_size, unsupported};
 use crate::model::route::MirrorBackend;
 use crate::model::{Action, Destination, Match, PathMatch, Route};
 use crate::values::{Age, Kind, ObjectKey, Origin, pattern};
+
+/// Where ingress-nginx's own defaults come from. One for all, so that Ingresses that ask for nothing have equal effects.
+static DEFAULTS: LazyLock<Origin> =
+    LazyLock::new(|| Origin::new(&ObjectKey::new(Kind::IngressClass, "", "nginx"), "default"));
 
 /// One Ingress of the host, with what its annotations say.
 #[derive(Debug)]
@@ -159,7 +161,7 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
     let refused = unsupported::check(key, annotations, &mut draft.findings);
 
     let mut effects = policies.effects();
-    let default = || Origin::new(key, "ingress-nginx default");
+    let default = || DEFAULTS.clone();
     set(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default());
     set(&mut effects.idle_timeout, DEFAULT_GAP, default());
     set(&mut effects.retries, Retries::ingress_nginx(), default());
@@ -181,18 +183,13 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
     }
     limits::of_policies(draft, key, &mut effects);
     let mirrors = resolve_mirrors(draft, &effects);
-    let mut without_rewrite = effects.clone();
-    if matches!(without_rewrite.path_rewrite.as_ref().map(|r| &r.value), Some(PathRewrite::Target(_))) {
-        without_rewrite.path_rewrite = None;
-    }
-    Source {
-        key,
-        ingress,
-        policies,
-        effects: Arc::new(effects),
-        effects_without_rewrite: Arc::new(without_rewrite),
-        mirrors,
-    }
+    let effects = Arc::new(effects);
+    let effects_without_rewrite = if effects.path_rewrite.is_some() {
+        Arc::new(Effects { path_rewrite: None, ..(*effects).clone() })
+    } else {
+        effects.clone()
+    };
+    Source { key, ingress, policies, effects, effects_without_rewrite, mirrors }
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.
@@ -400,11 +397,11 @@ fn slash_redirects(locations: &[Location<'_>]) -> Vec<Route> {
             variant: "to the path with a slash",
             listeners: Listeners::All,
             matches,
-            action: Action::Answer(Answer::Redirect(Redirect {
+            action: Action::Answer(Answer::Redirect(Box::new(Redirect {
                 path: RedirectPath::Whole(location.path.to_owned()),
                 status: 301,
                 ..Redirect::default()
-            })),
+            }))),
             effects: Arc::default(),
             mirrors: Vec::new(),
         });

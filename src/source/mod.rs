@@ -5,6 +5,7 @@
 
 pub mod files;
 pub mod kinds;
+pub mod kubernetes;
 pub mod read;
 pub mod unrouted;
 pub mod yaml;

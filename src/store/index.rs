@@ -8,8 +8,35 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::{Object, Read, Stored};
 use crate::values::{Age, HostName, Kind, ObjectKey};
 
-/// An object's key, ordered by age, oldest first.
-pub(super) type ByAge = BTreeSet<(Age, ObjectKey)>;
+/// Objects' keys, ordered by age, oldest first. Mostly one or two, so they are kept in as little as they need.
+#[derive(Debug, Default)]
+pub(super) struct ByAge(Vec<(Age, ObjectKey)>);
+
+impl ByAge {
+    fn insert(&mut self, entry: (Age, ObjectKey)) {
+        if let Err(place) = self.0.binary_search(&entry) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, entry);
+        }
+    }
+
+    fn remove(&mut self, entry: &(Age, ObjectKey)) {
+        if let Ok(place) = self.0.binary_search(entry) {
+            self.0.remove(place);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The keys, oldest first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.iter().map(|(_, key)| key)
+    }
+}
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

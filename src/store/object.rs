@@ -12,6 +12,10 @@ use crate::values::{Age, Finding, Kind, ObjectKey};
 /// One object of a kind that is read.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs, reason = "each variant is the kind of its name")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each is kept behind an Arc; boxing would cost a second allocation"
+)]
 pub enum Object {
     Ingress(Ingress),
     VirtualService(VirtualService),

@@ -142,5 +142,5 @@ impl<'a> View<'a> {
 }
 
 fn keys(members: Option<&ByAge>) -> impl Iterator<Item = &ObjectKey> {
-    members.into_iter().flatten().map(|(_, key)| key)
+    members.into_iter().flat_map(ByAge::keys)
 }

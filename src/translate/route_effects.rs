@@ -58,14 +58,13 @@ const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 /// An answer that Envoy gives by itself.
 pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
     route.action = Some(match answer {
-        Answer::Redirect(Redirect {
-            path: RedirectPath::Nothing, host: Some(host), scheme, status, ..
-        }) => {
+        Answer::Redirect(redirect) if redirect.path == RedirectPath::Nothing => {
             // Envoy's own redirect has a path, be it `/`.
-            let location = format!("{}://{}", scheme.as_deref().unwrap_or("http"), escape_format(host));
+            let host = escape_format(redirect.host.as_deref().unwrap_or_default());
+            let location = format!("{}://{host}", redirect.scheme.as_deref().unwrap_or("http"));
             route.response_headers_to_add.push(location_header(location));
             EnvoyAction::DirectResponse(DirectResponseAction {
-                status: (*status).into(),
+                status: redirect.status.into(),
                 ..DirectResponseAction::default()
             })
         }
@@ -299,7 +298,6 @@ fn http_fault(fault: &Fault) -> HttpFault {
         delay: fault.delay.map(|(delay, share)| FaultDelay {
             fault_delay_secifier: proto::duration(delay).map(FaultDelaySecifier::FixedDelay),
             percentage: millionths(share),
-            ..FaultDelay::default()
         }),
         abort: fault.abort.map(|(abort, share)| FaultAbort {
             error_type: Some(match abort {

@@ -4,12 +4,15 @@
 //! Each stream is polled by the connection it came on; nothing is spawned here. Streams end when the sender of
 //! snapshots is dropped, which is how the server shuts down.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -99,8 +102,7 @@ where
     B::Error: Into<StdError> + Send + 'static,
 {
     let codec = Prost::<W::Frame, W::Request>::default();
-    let grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST), None);
-    let mut grpc = grpc;
+    let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST), None);
     grpc.streaming(Method::<W>(service, std::marker::PhantomData), request).await
 }
 
@@ -169,7 +171,7 @@ struct Stream<W: Wire> {
 
 impl<W: Wire> Stream<W> {
     fn new(service: DiscoveryService, address: Option<SocketAddr>, inbound: Streaming<W::Request>) -> Self {
-        let connection = service.fleet.connect(W::PROTOCOL, address, SystemTime::now());
+        let connection = service.fleet.connect(W::PROTOCOL, address, crate::clock::now());
         tracing::debug!(stream = connection.id(), ?address, protocol = ?W::PROTOCOL, "stream opened");
         Stream {
             inbound,
@@ -259,7 +261,7 @@ impl<W: Wire> Stream<W> {
             removed: response.removed.len(),
             bytes: frame.encoded_len(),
         };
-        self.connection.on_response(response.type_url, size, SystemTime::now());
+        self.connection.on_response(response.type_url, size, crate::clock::now());
         tracing::debug!(
             node = self.node,
             type_url = %response.type_url,
@@ -275,7 +277,7 @@ impl<W: Wire> Stream<W> {
     fn report_progress(&self) {
         if let Some(session) = &self.session {
             let counts = TypeUrl::ALL.map(|type_url| session.counts(type_url));
-            self.connection.on_progress(session.progress(), counts, SystemTime::now());
+            self.connection.on_progress(session.progress(), counts, crate::clock::now());
         }
     }
 
@@ -291,7 +293,7 @@ impl<W: Wire> Stream<W> {
                 }
                 Event::Acked { .. } | Event::Settled { .. } => {}
             }
-            self.connection.on_event(&event, SystemTime::now());
+            self.connection.on_event(&event, crate::clock::now());
         }
     }
 }

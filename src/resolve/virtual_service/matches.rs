@@ -119,7 +119,7 @@ fn path(wanted: &HttpMatchRequest, field: &mut Field<'_>) -> Option<PathMatch> {
         }
     };
     let text = path.text();
-    if !text.starts_with('/') && !(text.is_empty() && uri.prefix.is_some()) {
+    if !(text.starts_with('/') || text.is_empty() && uri.prefix.is_some()) {
         field.warning("NeverMatches", format!("{text:?} does not begin with a slash, as every path does"));
     }
     Some(path)

@@ -94,14 +94,14 @@ pub fn parse(file: &str, bytes: &[u8], known: &[u64]) -> Parsed {
         let hash = xxh3_64(chunk.text.as_bytes());
         let content = match unchanged(index, hash) {
             true => Content::Unchanged,
-            false => parse_yaml(file, index + 1, chunk),
+            false => parse_yaml(file, index + 1, chunk, text),
         };
         Document { hash, content }
     });
     Parsed { documents }
 }
 
-fn parse_yaml(file: &str, number: usize, chunk: &Chunk<'_>) -> Content {
+fn parse_yaml(file: &str, number: usize, chunk: &Chunk<'_>, text: &str) -> Content {
     match yaml::parse(chunk.text) {
         Ok(values) => {
             let mut reader = Reader::new(file, number);
@@ -109,7 +109,7 @@ fn parse_yaml(file: &str, number: usize, chunk: &Chunk<'_>) -> Content {
             Content::Read(reader.items, reader.findings.into_vec())
         }
         Err(error) => {
-            let (line, column) = (chunk.line + error.line - 1, error.column);
+            let (line, column) = (chunk.line(text) + error.line - 1, error.column);
             unreadable(file, number, format!("is not YAML: line {line}, column {column}: {error}"))
         }
     }
@@ -146,37 +146,46 @@ fn unreadable(file: &str, number: usize, message: String) -> Content {
     Content::Unreadable(findings.into_vec())
 }
 
-/// A document's text, and the line of the file (from 1) where it begins.
+/// A document's text, and where in the file it begins, in bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Chunk<'a> {
     text: &'a str,
-    line: usize,
+    at: usize,
 }
 
 /// Splits YAML before every line that begins with `---`, which means a new document wherever it stands. What holds
 /// nothing but comments is left out.
 fn split(text: &str) -> Vec<Chunk<'_>> {
+    let marks = text.match_indices("\n---").map(|(at, _)| at + 1);
+    let marks = marks.filter(|at| text[at + 3..].chars().next().is_none_or(is_blank));
     let mut chunks = Vec::new();
-    let mut start = Chunk { text: "", line: 1 };
-    let (mut from, mut empty, mut at) = (0, true, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marks =
-            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(is_blank));
-        if marks && !empty {
-            chunks.push(Chunk { text: &text[from..at], ..start });
+    let mut from = 0;
+    for until in marks.chain([text.len()]) {
+        let chunk = Chunk { text: &text[from..until], at: from };
+        if !chunk.is_empty() {
+            chunks.push(chunk);
+        } else if chunk.text.starts_with('%') || chunk.text.contains("\n%") {
+            // Directives belong to the document behind them.
+            continue;
         }
-        if marks {
-            (from, start.line, empty) = (at, index + 1, true);
-        }
-        let content = if marks { &line[3..] } else { line };
-        let content = content.trim_start_matches(is_blank);
-        empty &= content.is_empty() || content.starts_with(['#', '%']);
-        at += line.len();
-    }
-    if !empty {
-        chunks.push(Chunk { text: &text[from..], ..start });
+        from = until;
     }
     chunks
+}
+
+impl Chunk<'_> {
+    fn is_empty(&self) -> bool {
+        let mark = self.text.strip_prefix("---").filter(|rest| rest.starts_with(is_blank) || rest.is_empty());
+        mark.unwrap_or(self.text).lines().all(|line| {
+            let content = line.trim_start_matches(is_blank);
+            content.is_empty() || content.starts_with(['#', '%'])
+        })
+    }
+
+    /// The line, from 1, in which the document begins.
+    fn line(&self, file: &str) -> usize {
+        1 + file[..self.at].matches('\n').count()
+    }
 }
 
 fn is_blank(character: char) -> bool {

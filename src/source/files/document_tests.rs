@@ -32,7 +32,7 @@ fn told(file: &str, text: &str) -> Vec<String> {
 
 #[test]
 fn documents_are_split_at_their_marks() {
-    let cases: [(&str, &[(&str, usize)]); 9] = [
+    let cases: [(&str, &[(&str, usize)]); 10] = [
         ("", &[]),
         ("# a\n\n---\n# b\n", &[]),
         ("a: 1", &[("a: 1", 1)]),
@@ -42,10 +42,11 @@ fn documents_are_split_at_their_marks() {
         ("--- {a: 1}\n--- {b: 2}", &[("--- {a: 1}\n", 1), ("--- {b: 2}", 2)]),
         ("a: |\n  x\n  ---\n---x: 1\n", &[("a: |\n  x\n  ---\n---x: 1\n", 1)]),
         ("# one\n---\n# two\na: 1\n", &[("---\n# two\na: 1\n", 2)]),
+        ("a: 1\n---\n%YAML 1.2\n---\nb: 2\n", &[("a: 1\n", 1), ("---\n%YAML 1.2\n---\nb: 2\n", 2)]),
     ];
     for (text, expected) in cases {
-        let expected: Vec<_> = expected.iter().map(|(text, line)| Chunk { text, line: *line }).collect();
-        assert_eq!(split(text), expected, "{text:?}");
+        let found: Vec<_> = split(text).iter().map(|chunk| (chunk.text, chunk.line(text))).collect();
+        assert_eq!(found, expected, "{text:?}");
     }
 }
 

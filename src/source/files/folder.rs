@@ -69,17 +69,20 @@ impl Folder {
         file.broken = None;
         let old = std::mem::take(&mut file.documents);
         let mut lost: Vec<Claim> = Vec::new();
-        let mut unchanged: HashMap<usize, Known> = HashMap::new();
+        let mut unchanged: Vec<Option<Known>> = Vec::with_capacity(old.len());
         for (index, known) in old.into_iter().enumerate() {
             match parsed.documents.get(index).map(|document| &document.content) {
-                Some(Content::Unchanged) => drop(unchanged.insert(index, known)),
-                _ => lost.extend(known.claims),
+                Some(Content::Unchanged) => unchanged.push(Some(known)),
+                _ => {
+                    lost.extend(known.claims);
+                    unchanged.push(None);
+                }
             }
         }
         let mut won: Vec<Claim> = Vec::new();
         let mut documents = Vec::with_capacity(parsed.documents.len());
         for (index, document) in parsed.documents.into_iter().enumerate() {
-            let known = match unchanged.remove(&index) {
+            let known = match unchanged.get_mut(index).and_then(Option::take) {
                 Some(known) => known,
                 None => {
                     let known = self.take_in(document, &lost);

@@ -106,12 +106,9 @@ impl Session {
                 if is_held && !must {
                     return Verdict::Nothing;
                 }
-                if !is_held && now < due.at + self.settings.cluster_wait {
-                    if let Some(cluster) = self.missing_cluster(&resource) {
-                        return Verdict::Wait(cluster);
-                    }
-                }
-                Verdict::Send(Some(resource))
+                let may_wait = !is_held && now < due.at + self.settings.cluster_wait;
+                let missing = if may_wait { self.missing_cluster(&resource) } else { None };
+                missing.map_or(Verdict::Send(Some(resource)), Verdict::Wait)
             }
             // It holds a version of an earlier stream, which it did not reject.
             None if is_rejected && is_foreign => Verdict::Nothing,

@@ -83,7 +83,8 @@ fn answer(answer: &Answer) -> String {
         Answer::Direct { status, body } => {
             format!(" {status} {}", String::from_utf8_lossy(body)).trim_end().into()
         }
-        Answer::Redirect(Redirect { scheme, host, port, path, status }) => {
+        Answer::Redirect(redirect) => {
+            let Redirect { scheme, host, port, path, status } = &**redirect;
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,

@@ -34,7 +34,7 @@ fn type_url() -> impl Strategy<Value = TypeUrl> {
 fn step(clock: bool, wildcards: bool) -> impl Strategy<Value = Step> {
     let form = prop::option::weighted(0.7, 0..FORMS);
     let change = prop::collection::vec((type_url(), 0..8usize, form), 1..6);
-    let named = vec![
+    let named = [
         TypeUrl::Secret,
         TypeUrl::TypedExtensionConfig,
         TypeUrl::RouteConfiguration,
@@ -249,7 +249,9 @@ impl World {
     fn is_in_use(&self, cluster: &str) -> bool {
         let routes = &self.client.kinds[TypeUrl::RouteConfiguration as usize].view;
         let rejects_some = !self.session.channel(TypeUrl::RouteConfiguration).rejected.is_empty();
-        routes.values().any(|v| requires(*v).contains(&cluster)) || rejects_some
+        // A form that the client may have taken before it went, which cannot be told.
+        let in_doubt = self.protocol == Protocol::Sotw && self.session.order.is_used(cluster);
+        routes.values().any(|v| requires(*v).contains(&cluster)) || rejects_some || in_doubt
     }
 
     /// What the server believes is true.
