@@ -110,3 +110,8 @@ features! {
     /// Requests per client address.
     request_limits: request_limits::RequestLimits,
 }
+
+#[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
+mod tests;

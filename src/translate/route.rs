@@ -80,7 +80,9 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
         ));
     }
     let clusters = host.backends.iter().map(|backend| backend.name.clone());
-    Resource::new(TypeUrl::RouteConfiguration, name, version(&(host, listener)), &message).requiring(clusters)
+    // Neither the host's age, its certificate nor the figures of its limits are read here: they change alone.
+    let read = (&host.name, &host.routes, &host.backends, host.strict_transport_security, listener);
+    Resource::new(TypeUrl::RouteConfiguration, name, version(&read), &message).requiring(clusters)
 }
 
 fn stands_on(listeners: Listeners, listener: &str) -> bool {
