@@ -111,7 +111,7 @@ struct Table {
     seen: Arc<Snapshot>,
     merged: Snapshot,
     /// Each host's `VirtualHost`, encoded.
-    hosts: BTreeMap<Arc<str>, (Vec<u8>, Box<[Arc<str>]>)>,
+    hosts: BTreeMap<Arc<str>, EncodedHost>,
     versions: u64,
 }
 
@@ -173,8 +173,11 @@ impl Table {
     }
 }
 
+/// An encoded virtual host, and the clusters that it refers to.
+type EncodedHost = (Vec<u8>, Box<[Arc<str>]>);
+
 /// The virtual host of a host's own RouteConfiguration, found by its name instead of by scope.
-fn virtual_host(resource: &Resource) -> anyhow::Result<(Vec<u8>, Box<[Arc<str>]>)> {
+fn virtual_host(resource: &Resource) -> anyhow::Result<EncodedHost> {
     let routes = RouteConfiguration::decode(resource.body())?;
     let mut host = routes.virtual_hosts.into_iter().next().context("a RouteConfiguration without a host")?;
     host.domains = vec![resource.name().to_string()];
