@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::walk::{is_hidden, is_manifest, walk};
 use super::{Error, Folder, read_all, read_file};
+use crate::clock;
 use crate::store::Change;
 
 /// How long a file may be away, or empty, before its objects go.
@@ -361,7 +362,7 @@ fn parent(path: &Path) -> PathBuf {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     let modified = metadata.modified().ok()?;
-    modified.elapsed().ok().filter(|age| *age > Duration::from_secs(2))?;
+    clock::now().duration_since(modified).ok().filter(|age| *age > Duration::from_secs(2))?;
     Some(Stamp { file: (metadata.dev(), metadata.ino()), modified, size: metadata.len() })
 }
 

@@ -1,6 +1,6 @@
 //! Watch events of a kind to changes. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kube::runtime::watcher::Event;
@@ -19,6 +19,8 @@ pub(super) struct Changes {
     listing: Vec<ObjectKey>,
     /// Objects that cannot be read, of which a finding was told.
     broken: BTreeSet<ObjectKey>,
+    /// What there is, where this watch sees only a part of the kind's objects.
+    part: Option<HashSet<ObjectKey>>,
     listed: Listed,
 }
 
@@ -30,8 +32,10 @@ enum Listed {
 }
 
 impl Changes {
-    pub(super) fn new(watched: &'static Watched) -> Self {
-        Self { watched, listing: Vec::new(), broken: BTreeSet::new(), listed: Listed::Never }
+    /// For all objects of a kind, or for a part of them.
+    pub(super) fn new(watched: &'static Watched, part: bool) -> Self {
+        let part = part.then(HashSet::new);
+        Self { watched, listing: Vec::new(), broken: BTreeSet::new(), part, listed: Listed::Never }
     }
 
     /// Whether there was a whole list.
@@ -56,22 +60,38 @@ impl Changes {
                 self.listing.push(self.key(&raw));
                 self.apply(raw, changes);
             }
-            Event::InitDone => {
-                let listing = std::mem::take(&mut self.listing);
-                let gone: Vec<_> = self.broken.iter().filter(|key| !listing.contains(key)).cloned().collect();
-                gone.iter().for_each(|key| self.mend(key, changes));
-                changes.push(Change::Listed(self.watched.kind, listing));
-                if self.listed == Listed::Never {
-                    self.listed = Listed::JustNow;
-                }
-            }
+            Event::InitDone => self.listed(changes),
             Event::Apply(raw) => self.apply(raw, changes),
             Event::Delete(raw) => {
                 let key = self.key(&raw);
-                self.mend(&key, changes);
-                changes.push(Change::Deleted(key));
+                self.delete(key, changes);
             }
         }
+    }
+
+    fn listed(&mut self, changes: &mut Vec<Change>) {
+        let listing = std::mem::take(&mut self.listing);
+        if let Some(part) = &self.part {
+            // What others see is not gone because it is not in this list.
+            let here: HashSet<_> = listing.iter().collect();
+            let gone: Vec<_> = part.iter().filter(|key| !here.contains(key)).cloned().collect();
+            gone.into_iter().for_each(|key| self.delete(key, changes));
+        } else {
+            let gone: Vec<_> = self.broken.iter().filter(|key| !listing.contains(key)).cloned().collect();
+            gone.iter().for_each(|key| self.mend(key, changes));
+            changes.push(Change::Listed(self.watched.kind, listing));
+        }
+        if self.listed == Listed::Never {
+            self.listed = Listed::JustNow;
+        }
+    }
+
+    fn delete(&mut self, key: ObjectKey, changes: &mut Vec<Change>) {
+        self.mend(&key, changes);
+        if let Some(part) = &mut self.part {
+            part.remove(&key);
+        }
+        changes.push(Change::Deleted(key));
     }
 
     fn key(&self, raw: &Raw) -> ObjectKey {
@@ -80,6 +100,9 @@ impl Changes {
 
     fn apply(&mut self, raw: Raw, changes: &mut Vec<Change>) {
         let key = self.key(&raw);
+        if let Some(part) = &mut self.part {
+            part.insert(key.clone());
+        }
         match read(self.watched, raw.value, None) {
             Ok(object) => {
                 self.mend(&key, changes);

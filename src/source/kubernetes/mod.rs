@@ -21,7 +21,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicResourceScope, Status};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
-use kube::{Client, Config, Resource};
+use kube::{Client, Config};
 use tokio::sync::mpsc::Sender;
 
 use self::changes::Changes;
@@ -73,30 +73,45 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
 
 /// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
 ///
-/// With a `namespace`, namespaced objects of others are left out.
-pub async fn follow(client: Client, namespace: Option<String>, sender: Sender<Vec<Change>>) {
-    let unlisted = AtomicUsize::new(WATCHED.len());
-    let watch = |watched| Watch {
+/// With `namespaces`, objects of others are left out.
+pub async fn follow(client: Client, namespaces: Vec<String>, sender: Sender<Vec<Change>>) {
+    let mut scopes: Vec<(&'static Watched, Option<&str>)> = Vec::new();
+    for watched in &WATCHED {
+        let everywhere = namespaces.is_empty() || !is_of_namespace(watched);
+        scopes.extend(everywhere.then_some((watched, None)));
+        scopes.extend(namespaces.iter().filter(|_| !everywhere).map(|it| (watched, Some(it.as_str()))));
+    }
+    let unlisted = AtomicUsize::new(scopes.len());
+    let watch = |(watched, namespace)| Watch {
         client: client.clone(),
-        namespace: namespace.as_deref(),
+        namespace,
+        restricted: !namespaces.is_empty(),
         watched,
         sender: &sender,
         unlisted: &unlisted,
-        changes: Changes::new(watched),
+        changes: Changes::new(watched, namespace.is_some()),
         version: 0,
         streaming: true,
         absent: 0,
     };
-    join_all(WATCHED.iter().map(|watched| watch(watched).run())).await;
+    join_all(scopes.into_iter().map(|scope| watch(scope).run())).await;
+}
+
+/// Whether an object is in a namespace, or is one.
+fn is_of_namespace(watched: &Watched) -> bool {
+    watched.kind.is_namespaced() || watched.kind == Kind::Namespace
 }
 
 /// The receiver is gone.
 struct Closed;
 
-/// The watch of a kind.
+/// The watch of a kind, in one namespace or in all.
 struct Watch<'a> {
     client: Client,
+    /// The only one that counts.
     namespace: Option<&'a str>,
+    /// Whether it is some namespaces only that are watched.
+    restricted: bool,
     watched: &'static Watched,
     sender: &'a Sender<Vec<Change>>,
     /// How many kinds were not listed yet.
@@ -151,7 +166,7 @@ impl Watch<'_> {
             }
             self.send(changes).await?;
             let Some(error) = trouble else { continue };
-            match remedy(status(&error), self.watched, self.streaming, self.namespace.is_some()) {
+            match remedy(status(&error), self.watched, self.streaming, self.restricted) {
                 Remedy::Pages => {
                     self.streaming = false;
                     return Ok(());
@@ -212,6 +227,31 @@ impl Watch<'_> {
     }
 
     fn events(&self) -> Events {
+        let (watched, config) = (self.watched, self.config());
+        if watched.metadata_only {
+            let events = watcher(self.api::<PartialObjectMeta<Raw>>(), config);
+            Box::pin(events.map(|event| event.map(|event| raw::map(event, Raw::from))))
+        } else {
+            Box::pin(watcher(self.api::<Raw>(), config))
+        }
+    }
+
+    fn config(&self) -> watcher::Config {
+        let mut fields: Vec<String> = Vec::new();
+        if !self.watched.field_selector.is_empty() {
+            fields.push(self.watched.field_selector.into());
+        }
+        if let (Some(namespace), Kind::Namespace) = (self.namespace, self.watched.kind) {
+            fields.push(format!("metadata.name={namespace}"));
+        }
+        let config = watcher::Config::default().fields(&fields.join(","));
+        if self.streaming { config.streaming_lists() } else { config }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
         let watched = self.watched;
         let resource = ApiResource {
             group: watched.group.into(),
@@ -220,36 +260,9 @@ impl Watch<'_> {
             kind: watched.kind.as_str().into(),
             plural: watched.plural.into(),
         };
-        let mut selectors: Vec<String> = Vec::new();
-        if !watched.field_selector.is_empty() {
-            selectors.push(watched.field_selector.into());
-        }
-        if let Some(namespace) = self.namespace
-            && watched.kind == Kind::Namespace
-        {
-            selectors.push(format!("metadata.name={namespace}"));
-        }
-        let mut config = watcher::Config::default().fields(&selectors.join(","));
-        if self.streaming {
-            config = config.streaming_lists();
-        }
-        if watched.metadata_only {
-            let events = watcher(self.api::<PartialObjectMeta<Raw>>(&resource), config);
-            Box::pin(events.map(|event| event.map(|event| raw::map(event, Raw::from))))
-        } else {
-            Box::pin(watcher(self.api::<Raw>(&resource), config))
-        }
-    }
-
-    fn api<K>(&self, resource: &ApiResource) -> Api<K>
-    where
-        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
-    {
-        match self.namespace {
-            Some(namespace) if self.watched.kind.is_namespaced() => {
-                Api::namespaced_with(self.client.clone(), namespace, resource)
-            }
-            _ => Api::all_with(self.client.clone(), resource),
+        match self.namespace.filter(|_| watched.kind.is_namespaced()) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
         }
     }
 }
@@ -265,10 +278,10 @@ fn status(error: &watcher::Error) -> Option<&Status> {
     }
 }
 
-fn remedy(status: Option<&Status>, watched: &Watched, streaming: bool, namespaced: bool) -> Remedy {
+fn remedy(status: Option<&Status>, watched: &Watched, streaming: bool, restricted: bool) -> Remedy {
     // A role of one namespace cannot grant what belongs to none. Whoever may not read a custom resource is told so even
     // where there is none.
-    let dispensable = watched.optional || (namespaced && !watched.kind.is_namespaced());
+    let dispensable = watched.optional || (restricted && !watched.kind.is_namespaced());
     match status.map_or(0, |status| status.code) {
         404 if watched.optional => Remedy::NextVersion,
         403 if dispensable => Remedy::Absent,

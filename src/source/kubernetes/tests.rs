@@ -35,8 +35,9 @@ fn slice(name: &str, addresses: Value) -> Raw {
 
 #[test]
 fn events_become_changes() {
-    let mut changes = Changes::new(of(Kind::EndpointSlice));
-    let mut told = |events: Vec<Event<Raw>>| -> Vec<String> {
+    let mut whole = Changes::new(of(Kind::EndpointSlice), false);
+    let mut part = Changes::new(of(Kind::EndpointSlice), true);
+    let told = |changes: &mut Changes, events: Vec<Event<Raw>>| -> Vec<String> {
         let mut told = Vec::new();
         events.into_iter().for_each(|event| changes.event(event, &mut told));
         told.iter()
@@ -53,23 +54,27 @@ fn events_become_changes() {
             .collect()
     };
     let (good, bad) = (json!(["10.0.0.1"]), json!("10.0.0.1"));
-    let list = vec![
-        Event::Init,
-        Event::InitApply(slice("one", good.clone())),
-        Event::InitApply(slice("two", bad.clone())),
-        Event::InitDone,
-    ];
+    let list = || {
+        let (one, two) = (slice("one", good.clone()), slice("two", bad.clone()));
+        vec![Event::Init, Event::InitApply(one), Event::InitApply(two), Event::InitDone]
+    };
     let broken = "EndpointSlice/a/two: endpoints[0].addresses";
     // What cannot be read is there all the same.
-    assert_eq!(told(list), ["applied one", broken, "listed 2 EndpointSlice"]);
-    assert_eq!(
-        told(vec![Event::Apply(slice("two", good.clone()))]),
-        ["EndpointSlice/a/two: ", "applied two"]
-    );
-    assert_eq!(told(vec![Event::Apply(slice("two", bad.clone()))]), [broken]);
-    assert_eq!(told(vec![Event::Delete(slice("two", good))]), ["EndpointSlice/a/two: ", "deleted two"]);
-    assert_eq!(told(vec![Event::Apply(slice("two", bad))]), [broken]);
-    assert_eq!(told(vec![Event::Init, Event::InitDone]), ["EndpointSlice/a/two: ", "listed 0 EndpointSlice"]);
+    assert_eq!(told(&mut whole, list()), ["applied one", broken, "listed 2 EndpointSlice"]);
+    assert_eq!(told(&mut part, list()), ["applied one", broken]);
+    for changes in [&mut whole, &mut part] {
+        let mut told = |event| told(changes, vec![event]);
+        assert_eq!(told(Event::Apply(slice("two", good.clone()))), ["EndpointSlice/a/two: ", "applied two"]);
+        assert_eq!(told(Event::Apply(slice("two", bad.clone()))), [broken]);
+        assert_eq!(told(Event::Delete(slice("two", bad.clone()))), ["EndpointSlice/a/two: ", "deleted two"]);
+        assert_eq!(told(Event::Apply(slice("two", bad.clone()))), [broken]);
+    }
+    let none = || vec![Event::Init, Event::InitDone];
+    assert_eq!(told(&mut whole, none()), ["EndpointSlice/a/two: ", "listed 0 EndpointSlice"]);
+    let mut gone = told(&mut part, none());
+    gone.sort();
+    assert_eq!(gone, ["EndpointSlice/a/two: ", "deleted one", "deleted two"]);
+    assert_eq!(told(&mut part, none()), [""; 0]);
 }
 
 #[test]
@@ -108,9 +113,10 @@ struct Followed {
 }
 
 impl Followed {
-    fn start(client: Client, namespace: Option<&str>) -> Self {
+    fn start(client: Client, namespaces: &[&str]) -> Self {
+        let namespaces = namespaces.iter().map(ToString::to_string).collect();
         let (sender, inbox) = mpsc::channel(16);
-        tokio::spawn(follow(client, namespace.map(str::to_owned), sender));
+        tokio::spawn(follow(client, namespaces, sender));
         Self { inbox, store: Store::default(), findings: BTreeMap::new(), ready: false }
     }
 
@@ -228,6 +234,10 @@ fn ingress(namespace: &str, name: &str, host: &str) -> Value {
     })
 }
 
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"a": "b"}}})
+}
+
 fn secret(kind: &str, name: &str, data: Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": kind,
@@ -257,18 +267,14 @@ async fn a_real_api_server() {
     let admin = server.client("admin").await;
     apply(&admin, role()).await;
     apply(&admin, ingress("default", "one", "one.example")).await;
-    apply(
-        &admin,
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other", "labels": {"a": "b"}}}),
-    )
-    .await;
+    apply(&admin, namespace("other")).await;
     apply(&admin, ingress("other", "two", "two.example")).await;
     let data = json!({"tls.crt": "YQ==", "tls.key": "YQ=="});
     apply(&admin, secret("kubernetes.io/tls", "cert", data)).await;
     apply(&admin, secret("helm.sh/release.v1", "release", json!({"release": "YQ=="}))).await;
 
     // Nothing is ready, and nothing fails, while it may not be read.
-    let mut followed = Followed::start(server.client("reader").await, None);
+    let mut followed = Followed::start(server.client("reader").await, &[]);
     let early = timeout(Duration::from_millis(500), followed.until("nothing", |it| it.ready)).await;
     assert!(early.is_err());
     apply(&admin, binding()).await;
@@ -287,9 +293,16 @@ async fn a_real_api_server() {
     changes_of_objects(&mut followed, &admin).await;
     definitions_that_come_and_go(&mut followed, &admin).await;
 
-    let mut namespaced = Followed::start(server.client("reader").await, Some("other"));
-    namespaced.until("ready", |it| it.ready).await;
-    assert_eq!(namespaced.names(), ["Ingress/other/two", "Namespace/other"]);
+    let mut two = Followed::start(server.client("reader").await, &["other", "third"]);
+    two.until("ready", |it| it.ready).await;
+    assert_eq!(two.names(), ["Ingress/other/two", "Namespace/other"]);
+    apply(&admin, namespace("third")).await;
+    apply(&admin, ingress("third", "three", "three.example")).await;
+    two.until("a third", |it| it.names().len() == 4).await;
+    assert_eq!(
+        two.names(),
+        ["Ingress/other/two", "Ingress/third/three", "Namespace/other", "Namespace/third"]
+    );
 }
 
 async fn changes_of_objects(followed: &mut Followed, admin: &Client) {
