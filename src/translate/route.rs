@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 
 use super::{names, proto, route_effects, version};
-use crate::features::effects::{HeaderOperation, Listeners};
+use crate::features::effects::{Answer, HeaderOperation, Listeners};
 use crate::model::{Action, Destination, Host, Match, PathMatch, Route};
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 use crate::xds::{Resource, TypeUrl};
@@ -22,6 +22,9 @@ use crate::xds::{Resource, TypeUrl};
 /// ingress-nginx's `hsts` defaults.
 const STRICT_TRANSPORT_SECURITY: (&str, &str) =
     ("strict-transport-security", "max-age=31536000; includeSubDomains");
+
+/// The largest body of an answer, in bytes, that Envoy takes unless it is told otherwise.
+const ENVOY_MAX_BODY: u32 = 4096;
 
 /// The name of the RouteConfiguration that serves a host on a listener: the host's own, but for https where that
 /// differs. So the http side keeps its name whatever comes, and Envoy never loads its routes anew.
@@ -69,6 +72,9 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
         name: name.clone(),
         virtual_hosts: vec![virtual_host],
         request_headers_to_remove: vec![names::LISTENER_HEADER.to_owned(), names::SCOPE_HEADER.to_owned()],
+        max_direct_response_body_size_bytes: largest_body(host)
+            .filter(|size| *size > ENVOY_MAX_BODY)
+            .and_then(proto::uint32),
         ..RouteConfiguration::default()
     };
     if host.strict_transport_security && listener == names::HTTPS {
@@ -81,6 +87,15 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
     }
     let clusters = host.backends.iter().map(|backend| backend.name.clone());
     Resource::new(TypeUrl::RouteConfiguration, name, version(&(host, listener)), &message).requiring(clusters)
+}
+
+/// The largest body that a route of the host answers with, in bytes.
+fn largest_body(host: &Host) -> Option<u32> {
+    let sizes = host.routes.iter().filter_map(|route| match &route.action {
+        Action::Answer(Answer::Direct { body, .. }) => u32::try_from(body.len()).ok(),
+        _ => None,
+    });
+    sizes.max()
 }
 
 fn stands_on(listeners: Listeners, listener: &str) -> bool {
