@@ -17,6 +17,9 @@ use crate::store::Change;
 use crate::values::ObjectKey;
 use crate::xds::snapshot;
 
+/// Changes that are too many to compile between two polls of a runtime's thread.
+const LARGE: usize = 1000;
+
 /// Where what follows goes.
 pub(super) struct Outlets {
     pub(super) snapshots: snapshot::Sender,
@@ -43,7 +46,12 @@ pub(super) async fn run(
                 while let Ok(more) = batches.try_recv() {
                     changes.extend(more);
                 }
-                outlets.compile(&mut compiler, changes, seen);
+                if changes.len() > LARGE {
+                    // A listing takes a while to compile; others go on meanwhile, even on one core.
+                    tokio::task::block_in_place(|| outlets.compile(&mut compiler, changes, seen));
+                } else {
+                    outlets.compile(&mut compiler, changes, seen);
+                }
             }
             Ok(()) = rejections.changed() => {
                 let rejected = rejections.borrow_and_update().clone();

@@ -18,6 +18,7 @@ pub(crate) struct Hosts {
     on_demand: BTreeSet<Rank>,
     /// Wildcards are always eager and count for nothing.
     wildcards: BTreeSet<HostName>,
+    wildcards_changed: bool,
     rescoped: BTreeSet<HostName>,
 }
 
@@ -34,7 +35,7 @@ impl Hosts {
         self.remove(host);
         self.ages.insert(host.clone(), age.clone());
         if host.is_wildcard() {
-            self.wildcards.insert(host.clone());
+            self.wildcards_changed |= self.wildcards.insert(host.clone());
             self.rescoped.insert(host.clone());
             return;
         }
@@ -53,7 +54,7 @@ impl Hosts {
     pub(crate) fn remove(&mut self, host: &HostName) {
         let Some(age) = self.ages.remove(host) else { return };
         if host.is_wildcard() {
-            self.wildcards.remove(host);
+            self.wildcards_changed |= self.wildcards.remove(host);
             return;
         }
         let rank = (age, host.clone());
@@ -77,6 +78,11 @@ impl Hosts {
     /// The wildcard hosts.
     pub(crate) fn wildcards(&self) -> &BTreeSet<HostName> {
         &self.wildcards
+    }
+
+    /// Whether a wildcard host came or went since this was asked last.
+    pub(crate) fn take_wildcards_changed(&mut self) -> bool {
+        std::mem::take(&mut self.wildcards_changed)
     }
 
     /// Hosts whose scopes may be others than before.

@@ -21,7 +21,7 @@ use crate::model::{Certificate, EndpointSetKey, Host};
 use crate::settings::Settings;
 use crate::store::{Change, Read, Store};
 use crate::translate;
-use crate::values::{Finding, Findings, HostName, ObjectKey};
+use crate::values::{Finding, Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Snapshot, TypeUrl, Update};
 
 use dependencies::Dependencies;
@@ -38,6 +38,8 @@ pub(crate) enum Output {
     Endpoints(EndpointSetKey),
     /// The certificate for names that have none of their own.
     DefaultCertificate,
+    /// What is said of a routing object or policy as a whole, whatever host it is for.
+    Object(ObjectKey),
     /// What is said of the ConfigMap with ingress-nginx's global settings.
     ConfigMap,
 }
@@ -195,6 +197,9 @@ impl Compiler {
             Change::Applied(applied) => {
                 let key = applied.object.key();
                 self.ledger.set(&format!("object {key}"), applied.findings.clone());
+                if matches!(key.kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy) {
+                    self.dirty.insert(Output::Object(key));
+                }
                 let touched = self.store.apply(*applied);
                 self.touch(&touched);
             }
@@ -204,7 +209,7 @@ impl Compiler {
                     self.delete(&key);
                 }
             }
-            Change::Findings { place, findings } => self.ledger.set(&place, findings),
+            Change::Findings { place, findings } => self.ledger.set(&format!("place {place}"), findings),
             Change::Ready => self.published.ready = true,
         }
     }
@@ -233,10 +238,14 @@ impl Compiler {
                 Output::Endpoints(key) => self.run_endpoints(key),
                 Output::DefaultCertificate => self.run_default_certificate(),
                 Output::ConfigMap => self.run_config_map(),
+                Output::Object(key) => self.run_object(key),
             }
         }
         for name in self.hosts.take_rescoped() {
             self.scope(&name);
+        }
+        if self.hosts.take_wildcards_changed() {
+            self.set_fallback();
         }
     }
 }

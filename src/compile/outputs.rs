@@ -66,9 +66,6 @@ impl Compiler {
             let scope = translate::scope::name(&host.name, listener);
             self.update.remove.push((TypeUrl::ScopedRouteConfiguration, scope.into()));
         }
-        if host.name.is_wildcard() {
-            self.set_fallback();
-        }
     }
 
     fn set_routes(&mut self, old: Option<&Host>, host: &Host) {
@@ -109,6 +106,19 @@ impl Compiler {
             None => translate::secret::generated(name, &self.default_certificate),
         };
         self.update.set.push(Arc::new(secret));
+    }
+
+    /// Runs what is said of an object as a whole.
+    pub(super) fn run_object(&mut self, key: &ObjectKey) {
+        let view = View::new(&self.store);
+        let findings = resolve::object(&view, key);
+        let reads = view.into_reads();
+        self.ledger.set(&format!("whole {key}"), findings.into_vec());
+        if self.store.get(key).is_some() {
+            self.dependencies.record(&Output::Object(key.clone()), reads);
+        } else {
+            self.dependencies.forget(&Output::Object(key.clone()));
+        }
     }
 
     /// The ConfigMap's values are read by the hosts; what no host asks for is said here.
@@ -195,12 +205,9 @@ impl Compiler {
         let Some(host) = self.published.hosts.get(name).cloned() else { return };
         let scopes = translate::scope::scoped_routes(&host, self.hosts.is_on_demand(name));
         self.update.set.extend(scopes.into_iter().map(Arc::new));
-        if name.is_wildcard() {
-            self.set_fallback();
-        }
     }
 
-    fn set_fallback(&mut self) {
+    pub(super) fn set_fallback(&mut self) {
         let wildcards = self.hosts.wildcards();
         let deep = wildcards.iter().filter(|host| host.shallow().is_some()).cloned().collect();
         let fallback: Resource = translate::fallback::extension_config(!wildcards.is_empty(), &deep);

@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend}
 
 use super::backend::{self, Port, Upstream};
 use super::draft::Draft;
-use super::{Group, canary, limits, tls};
+use super::{Group, canary, class, limits, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, RedirectPath, set};
@@ -143,14 +143,18 @@ fn find_tls(draft: &mut Draft<'_>, sorted: &[&(&ObjectKey, &Age, &Ingress)]) {
 }
 
 /// What gave the host its certificate: its own `tls` section, or that of the wildcard that covers it.
-fn certificate_origin(draft: &Draft<'_>) -> Option<Origin> {
+fn certificate_origin(draft: &mut Draft<'_>) -> Option<Origin> {
     if let Some(tls) = &draft.tls {
         return Some(tls.origin.clone());
     }
     let parent = draft.host.wildcard_parent()?;
-    draft.view.routing(&parent).find_map(|key| {
-        let spec = draft.view.ingress(key)?.spec.as_ref()?;
-        spec.tls.as_ref().is_some_and(|tls| !tls.is_empty()).then(|| Origin::new(key, "spec.tls"))
+    let keys: Vec<_> = draft.view.routing(&parent).collect();
+    keys.into_iter().find_map(|key| {
+        let ingress = draft.view.ingress(key)?;
+        let has_tls = ingress.spec.as_ref()?.tls.as_ref().is_some_and(|tls| !tls.is_empty());
+        let serves =
+            !Canary::is_canary(ingress.metadata.annotations.as_ref()) && class::is_ours(draft, key, ingress);
+        (has_tls && serves).then(|| Origin::new(key, "spec.tls"))
     })
 }
 
@@ -171,7 +175,8 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
     set(&mut effects.retries, Retries::ingress_nginx(), default());
     set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
     if let Some(redirect) = &policies.ssl_redirect {
-        effects.guards.extend(redirect.guards(draft.host, certificate_origin(draft).as_ref()));
+        let certificate = certificate_origin(draft);
+        effects.guards.extend(redirect.guards(draft.host, certificate.as_ref()));
     }
     if let Some(annotation) = refused {
         effects.guards.push(Guard {

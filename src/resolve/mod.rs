@@ -11,10 +11,12 @@ mod draft;
 mod endpoints;
 mod ingress;
 mod limits;
+mod object;
 mod tls;
 mod virtual_service;
 
 pub use endpoints::endpoint_set;
+pub use object::object;
 pub use tls::default_certificate;
 
 use crate::features::effects::{Answer, Effects, Listeners};

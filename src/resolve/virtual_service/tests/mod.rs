@@ -1,6 +1,7 @@
 //! VirtualServices in, one line a route out.
 
 mod cases;
+mod policies;
 mod show;
 
 use k8s_openapi::api::core::v1::Service;
@@ -74,6 +75,16 @@ fn check(name: &str, http: &str, routes: &[&str], findings: &[&str]) {
     found.retain(|finding| finding != "spec.gateways GatewaysNotRead");
     assert_eq!(lines, routes, "{name}: routes");
     assert_eq!(found, findings, "{name}: findings");
+}
+
+/// The name, the `http` section, the routes, the findings.
+type Case = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+
+#[track_caller]
+fn table(cases: &[Case]) {
+    for (name, http, routes, findings) in cases {
+        check(name, http, routes, findings);
+    }
 }
 
 #[test]
