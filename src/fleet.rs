@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
+use crate::xds::snapshot::Resources;
 use crate::xds::{TypeUrl, Version};
 
 /// How many steps of its progress a stream remembers.
@@ -87,6 +88,11 @@ impl Fleet {
         nodes
     }
 
+    /// What a stream's client accepted last, by the name that it asked; `None` if the stream is gone.
+    pub fn held(&self, stream: u64, type_url: TypeUrl) -> Option<Resources> {
+        self.0.streams.get(&stream).map(|stream| stream.held[type_url as usize].clone())
+    }
+
     /// What is rejected now, and every change to it.
     pub fn rejections(&self) -> watch::Receiver<Rejections> {
         self.0.rejections.subscribe()
@@ -149,9 +155,10 @@ impl Connection {
     }
 
     /// Notes a response that goes out.
-    pub fn on_response(&self, type_url: TypeUrl, size: ResponseSize, now: SystemTime) {
+    pub fn on_response(&self, type_url: TypeUrl, version: &str, size: ResponseSize, now: SystemTime) {
         self.update(|stream| {
             let of_type = &mut stream.types[type_url as usize];
+            version.clone_into(&mut of_type.sent_version);
             of_type.responses += 1;
             of_type.resources += size.resources as u64;
             of_type.removed += size.removed as u64;
@@ -166,6 +173,7 @@ impl Connection {
             Event::Acked { type_url } => self.update(|stream| {
                 let of_type = &mut stream.types[*type_url as usize];
                 of_type.acks += 1;
+                of_type.acked_version = of_type.sent_version.clone();
                 of_type.in_flight_since = None;
             }),
             Event::Nacked { type_url, message } => self.update(|stream| {
@@ -195,7 +203,12 @@ impl Connection {
     }
 
     /// Notes how far the stream has come, after its responses were handed to the network.
-    pub fn on_progress(&self, progress: Progress, counts: [Counts; TypeUrl::COUNT], now: SystemTime) {
+    pub fn on_progress(
+        &self,
+        progress: Progress,
+        types: [(Counts, Resources); TypeUrl::COUNT],
+        now: SystemTime,
+    ) {
         self.update(|stream| {
             if stream.joined.is_none() {
                 stream.joined = Some(progress.seen);
@@ -203,8 +216,9 @@ impl Connection {
             stream.sent.advance(progress.sent, now);
             stream.acked.advance(progress.acked, now);
             stream.progress = progress;
-            for (of_type, counts) in stream.types.iter_mut().zip(counts) {
-                of_type.counts = counts;
+            for (at, (counts, held)) in types.into_iter().enumerate() {
+                stream.types[at].counts = counts;
+                stream.held[at] = held;
             }
         });
     }
@@ -249,6 +263,7 @@ struct Stream {
     sent: Marks,
     acked: Marks,
     types: [TypeRecord; TypeUrl::COUNT],
+    held: [Resources; TypeUrl::COUNT],
     rejected: BTreeMap<(TypeUrl, Arc<str>), Rejected>,
 }
 
@@ -266,6 +281,7 @@ impl Stream {
             sent: Marks::default(),
             acked: Marks::default(),
             types: Default::default(),
+            held: Default::default(),
             rejected: BTreeMap::new(),
         }
     }
@@ -327,6 +343,10 @@ pub struct TypeRecord {
     /// What the client asked, holds and waits for.
     #[serde(flatten)]
     pub counts: Counts,
+    /// The version of the response that was sent last: of a delta stream the snapshot's sequence, else a hash of the set.
+    pub sent_version: String,
+    /// The version of the response that was accepted last.
+    pub acked_version: String,
     /// Responses sent.
     pub responses: u64,
     /// Resources sent.
@@ -446,11 +466,11 @@ mod tests {
         let fleet = Fleet::new();
         let connection = fleet.connect(Protocol::Delta, None, at(0));
         connection.identify("a", "edge", "envoy 1.40.0".into());
-        let counts = Default::default();
-        connection.on_progress(progress(3, 3, 3), counts, at(1));
-        connection.on_progress(progress(5, 5, 3), counts, at(2));
-        connection.on_progress(progress(5, 2, 2), counts, at(3));
-        connection.on_progress(progress(6, 5, 5), counts, at(4));
+        let types = || Default::default();
+        connection.on_progress(progress(3, 3, 3), types(), at(1));
+        connection.on_progress(progress(5, 5, 3), types(), at(2));
+        connection.on_progress(progress(5, 2, 2), types(), at(3));
+        connection.on_progress(progress(6, 5, 5), types(), at(4));
         let timing = |sent, acked| vec![Timing { stream: 1, id: "a".into(), sent, acked }];
         assert_eq!(fleet.timings(3), []);
         assert_eq!(fleet.timings(4), timing(Some(at(2)), Some(at(4))));
@@ -497,11 +517,17 @@ mod tests {
     fn reports_are_readable() {
         let fleet = Fleet::new();
         let connection = fleet.connect(Protocol::Sotw, None, at(0));
-        connection.on_response(TypeUrl::Cluster, ResponseSize { resources: 2, removed: 0, bytes: 9 }, at(1));
+        connection.on_response(
+            TypeUrl::Cluster,
+            "5",
+            ResponseSize { resources: 2, removed: 0, bytes: 9 },
+            at(1),
+        );
         let report = serde_json::to_value(fleet.nodes()).unwrap();
         assert_eq!(report[0]["connected"], "1970-01-01T00:00:00Z");
         assert_eq!(report[0]["protocol"], "sotw");
         assert_eq!(report[0]["types"]["Cluster"]["resources"], 2);
+        assert_eq!(report[0]["types"]["Cluster"]["sent_version"], "5");
         assert_eq!(report[0]["types"]["Cluster"]["in_flight_since"], "1970-01-01T00:00:01Z");
     }
 }

@@ -529,6 +529,18 @@ const ORDER: &[(&str, &str)] = &[
          < C -b",
     ),
     (
+        "and the endpoints of these clusters",
+        "snap +R/r@2
+         ask C =b@1
+         ask E +b =b@1
+         ask R +r =r@1
+         < R r@2
+         ack R
+         < C -b
+         ack C
+         < E -b",
+    ),
+    (
         "even those that we know",
         "snap +C/a@1 +R/r@1[a]
          ask C =a@1
