@@ -1,2 +1,49 @@
-//! Builds the descriptor set of the Envoy types that the debug endpoint prints.
-fn main() {}
+//! Compiles the descriptor set of the Envoy messages that are printed as JSON or written as such.
+//!
+//! The sources are those that the `envoy-types` package ships, so they always fit the generated code. `protox` reads
+//! them: no `protoc` is needed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use prost_reflect::prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto/envoy.roots");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let roots = std::fs::read_to_string("proto/envoy.roots")?;
+    let roots = roots.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let sources = envoy_types()?.join("proto");
+    let includes = [
+        "data-plane-api",
+        "xds",
+        "googleapis",
+        "protoc-gen-validate",
+        "opentelemetry-proto",
+        "cel-spec/proto",
+        "client_model",
+    ];
+    let includes = includes.map(|folder| sources.join(folder)).into_iter().filter(|folder| folder.is_dir());
+    let set = protox::compile(roots, includes)?;
+    let out = Path::new(&std::env::var("OUT_DIR")?).join("envoy.descriptors");
+    std::fs::write(out, set.encode_to_vec())?;
+    Ok(())
+}
+
+/// Where cargo has unpacked the `envoy-types` package that this build uses.
+fn envoy_types() -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let output = Command::new(std::env::var("CARGO")?)
+        .args(["metadata", "--offline", "--locked", "--format-version", "1"])
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == "envoy-types")
+        .ok_or("envoy-types is not a dependency")?;
+    let manifest = package["manifest_path"].as_str().ok_or("envoy-types has no manifest")?;
+    Ok(Path::new(manifest).parent().ok_or("envoy-types has no folder")?.to_owned())
+}

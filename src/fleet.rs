@@ -8,14 +8,14 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-pub use self::report::{Nack, NodeReport, Rejected, Rejection, Rejections, Timing, TypeRecord};
+pub use self::report::{Nack, NodeReport, Rejected, Rejection, Rejections, Timing, Totals, TypeRecord};
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
 use crate::xds::snapshot::Resources;
@@ -32,6 +32,7 @@ struct Inner {
     streams: DashMap<u64, Stream>,
     last_id: AtomicU64,
     rejections: watch::Sender<Rejections>,
+    totals: Mutex<[Totals; TypeUrl::COUNT]>,
 }
 
 impl Default for Fleet {
@@ -40,6 +41,7 @@ impl Default for Fleet {
             streams: DashMap::new(),
             last_id: AtomicU64::new(0),
             rejections: watch::Sender::new(Rejections::new()),
+            totals: Mutex::default(),
         }))
     }
 }
@@ -93,6 +95,16 @@ impl Fleet {
         timings
     }
 
+    /// What all streams together have carried since the start, those that are gone too, by type.
+    pub fn totals(&self) -> [Totals; TypeUrl::COUNT] {
+        *self.0.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, type_url: TypeUrl, add: impl FnOnce(&mut Totals)) {
+        let mut totals = self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut totals[type_url as usize]);
+    }
+
     fn reject(&self, stream: u64, key: (TypeUrl, Arc<str>), version: Version, message: &str, at: SystemTime) {
         self.0.rejections.send_modify(|all| {
             let mut streams = all.get(&key).map_or_else(Vec::new, |old| old.streams.clone());
@@ -141,20 +153,40 @@ impl Connection {
     }
 
     /// Notes a response that goes out.
-    pub fn on_response(&self, type_url: TypeUrl, version: &str, size: ResponseSize, now: SystemTime) {
+    pub fn on_response(&self, type_url: TypeUrl, size: ResponseSize, now: SystemTime) {
         self.update(|stream| {
             let of_type = &mut stream.types[type_url as usize];
-            version.clone_into(&mut of_type.sent_version);
             of_type.responses += 1;
             of_type.resources += size.resources as u64;
             of_type.removed += size.removed as u64;
             of_type.bytes += size.bytes as u64;
             of_type.in_flight_since = Some(now);
         });
+        self.fleet.count(type_url, |total| {
+            total.responses += 1;
+            total.resources += size.resources as u64;
+            total.removed += size.removed as u64;
+            total.bytes += size.bytes as u64;
+        });
+    }
+
+    /// Notes the version of a response that goes out.
+    pub fn on_version(&self, type_url: TypeUrl, version: &str) {
+        self.update(|stream| version.clone_into(&mut stream.types[type_url as usize].sent_version));
+    }
+
+    /// Notes what the client holds.
+    pub fn on_held(&self, held: [Resources; TypeUrl::COUNT]) {
+        self.update(|stream| stream.held = held);
     }
 
     /// Notes what the client answered.
     pub fn on_event(&self, event: &Event, now: SystemTime) {
+        match event {
+            Event::Acked { type_url } => self.fleet.count(*type_url, |total| total.acks += 1),
+            Event::Nacked { type_url, .. } => self.fleet.count(*type_url, |total| total.nacks += 1),
+            Event::Rejected { .. } | Event::Settled { .. } => {}
+        }
         match event {
             Event::Acked { type_url } => self.update(|stream| {
                 let of_type = &mut stream.types[*type_url as usize];
@@ -189,12 +221,7 @@ impl Connection {
     }
 
     /// Notes how far the stream has come, after its responses were handed to the network.
-    pub fn on_progress(
-        &self,
-        progress: Progress,
-        types: [(Counts, Resources); TypeUrl::COUNT],
-        now: SystemTime,
-    ) {
+    pub fn on_progress(&self, progress: Progress, counts: [Counts; TypeUrl::COUNT], now: SystemTime) {
         self.update(|stream| {
             if stream.joined.is_none() {
                 stream.joined = Some(progress.seen);
@@ -202,9 +229,8 @@ impl Connection {
             stream.sent.advance(progress.sent, now);
             stream.acked.advance(progress.acked, now);
             stream.progress = progress;
-            for (at, (counts, held)) in types.into_iter().enumerate() {
-                stream.types[at].counts = counts;
-                stream.held[at] = held;
+            for (of_type, counts) in stream.types.iter_mut().zip(counts) {
+                of_type.counts = counts;
             }
         });
     }

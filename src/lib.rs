@@ -9,18 +9,24 @@
 //!
 //! Read the modules in the order below: leaves first, edges last.
 
+pub mod values;
+pub mod features;
+pub mod model;
+pub mod crd;
+pub mod clock;
+pub mod descriptors;
+pub mod store;
+pub mod source;
+pub mod settings;
+pub mod options;
+pub mod resolve;
+pub mod translate;
+pub mod xds;
+pub mod compile;
+pub mod fleet;
+pub mod state;
+pub mod ratelimit;
 pub mod admin;
+pub mod telemetry;
 pub mod app;
 pub mod cli;
-pub mod crd;
-pub mod features;
-pub mod fleet;
-pub mod model;
-pub mod ratelimit;
-pub mod resolve;
-pub mod source;
-pub mod store;
-pub mod telemetry;
-pub mod translate;
-pub mod values;
-pub mod xds;

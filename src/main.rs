@@ -1,2 +1,7 @@
 //! Chancery: an Envoy control plane.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chancery::cli::main(&chancery::app::ACTIONS)
+}

@@ -1,1 +1,103 @@
-//! Health, metrics and the debug endpoint.
+//! The debug endpoint: health, metrics, and everything that the control plane knows, read-only and without secrets.
+//!
+//! Handlers read published values and write nothing. Answers are JSON, errors too: `{"error": "…"}` with a status.
+
+pub mod changes;
+pub mod dump;
+mod error;
+mod findings;
+mod health;
+mod metrics;
+mod nodes;
+mod ratelimits;
+mod routes;
+mod scrape;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::compile::Published;
+use crate::fleet::Fleet;
+use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::decisions::Decisions;
+use crate::xds::snapshot;
+use changes::Changes;
+use error::Error;
+pub use metrics::Metrics;
+
+/// What the handlers read.
+#[derive(Clone)]
+pub struct State {
+    /// What Envoys are sent; none until every source was read once.
+    pub snapshots: snapshot::Receiver,
+    /// The model, the findings and the limits behind it.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// The connected Envoys.
+    pub fleet: Fleet,
+    /// The latest changes.
+    pub changes: Changes,
+    /// The rate limit service of this process, if it has one.
+    pub ratelimit: Option<RateLimit>,
+    /// What is counted where it happens; the rest is counted when metrics are asked for.
+    pub metrics: Metrics,
+}
+
+/// The rate limit service of this process.
+#[derive(Clone)]
+pub struct RateLimit {
+    /// What it decided.
+    pub decisions: Arc<Decisions>,
+    /// Its counters, where they are in memory.
+    pub counters: Option<Arc<Memory>>,
+}
+
+const PATHS: [&str; 10] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/debug/config_dump?type=&name=&node=",
+    "/debug/nodes",
+    "/debug/routes?host=",
+    "/debug/findings?severity=&kind=&namespace=&name=",
+    "/debug/changes",
+    "/debug/ratelimits",
+    "/debug/ratelimits/limits",
+];
+
+/// The endpoint as a service.
+pub fn router(state: State) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/debug/config_dump", get(dump::config_dump))
+        .route("/debug/nodes", get(nodes::nodes))
+        .route("/debug/routes", get(routes::routes))
+        .route("/debug/findings", get(findings::findings))
+        .route("/debug/changes", get(changes::changes))
+        .route("/debug/ratelimits", get(ratelimits::ratelimits))
+        .route("/debug/ratelimits/limits", get(ratelimits::limits))
+        .fallback(async || Error::not_found("no such page").with("paths", json!(PATHS)))
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .with_state(state)
+}
+
+/// Serves the endpoint until `shutdown` ends.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    state: State,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+}
+
+#[cfg(test)]
+mod tests;

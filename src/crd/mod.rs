@@ -1,1 +1,4 @@
 //! Serde types of the custom resources that are read, only the fields that are honoured.
+
+pub mod rate_limit_policy;
+pub mod virtual_service;

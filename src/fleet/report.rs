@@ -59,6 +59,23 @@ pub struct TypeRecord {
     pub last_nack: Option<Nack>,
 }
 
+/// What streams have carried, of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Responses sent.
+    pub responses: u64,
+    /// Resources sent.
+    pub resources: u64,
+    /// Removals sent.
+    pub removed: u64,
+    /// Bytes sent, without framing.
+    pub bytes: u64,
+    /// Responses accepted.
+    pub acks: u64,
+    /// Responses rejected.
+    pub nacks: u64,
+}
+
 /// A response that was rejected.
 #[derive(Clone, Debug, Serialize)]
 pub struct Nack {

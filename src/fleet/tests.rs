@@ -61,7 +61,8 @@ fn rejections_last_until_the_last_stream_settles_or_leaves() {
 fn reports_are_readable() {
     let fleet = Fleet::new();
     let connection = fleet.connect(Protocol::Sotw, None, at(0));
-    connection.on_response(TypeUrl::Cluster, "5", ResponseSize { resources: 2, removed: 0, bytes: 9 }, at(1));
+    connection.on_version(TypeUrl::Cluster, "5");
+    connection.on_response(TypeUrl::Cluster, ResponseSize { resources: 2, removed: 0, bytes: 9 }, at(1));
     let report = serde_json::to_value(fleet.nodes()).unwrap();
     assert_eq!(report[0]["connected"], "1970-01-01T00:00:00Z");
     assert_eq!(report[0]["protocol"], "sotw");

@@ -1,1 +1,16 @@
 //! The rate limit service that Envoy calls: limits, algorithms, counters.
+//!
+//! ```text
+//! limits ──watch──→ service ─Ask→ counters ─count→ algorithms (pure)
+//!  │                   ▲ └─→ decisions → debug endpoint, metrics
+//!  └─ in process, or followed from a control plane (remote)
+//! ```
+//!
+//! [`crate::model::limit`] says what a limit is and how Envoy names it.
+
+pub mod algorithms;
+pub mod counters;
+pub mod decisions;
+pub mod remote;
+pub mod serve;
+pub mod service;

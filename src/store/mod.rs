@@ -1,1 +1,108 @@
 //! Objects by key, a few indexes, and the recording view through which pure code reads them.
+
+mod index;
+mod object;
+mod view;
+
+pub use object::{Object, Stored};
+pub use view::{Read, View};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use index::Indexes;
+
+use crate::values::{Age, Finding, Kind, ObjectKey};
+
+/// What a source says happened.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An object was created or changed.
+    Applied(Box<Applied>),
+    /// An object is gone.
+    Deleted(ObjectKey),
+    /// A kind was listed anew: objects of the kind that are not in the list are gone.
+    Listed(Kind, Vec<ObjectKey>),
+    /// What a source has to say about a place of its own (a file), replacing what it said of that place before.
+    Findings {
+        /// The place, such as a file's path.
+        place: Arc<str>,
+        /// Empty when there is nothing to say any more.
+        findings: Vec<Finding>,
+    },
+    /// Every source has been read in full once: the first snapshot may be built.
+    Ready,
+}
+
+/// An object with its age.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The object.
+    pub object: Object,
+    /// Its age.
+    pub age: Age,
+    /// What reading it found (unknown fields, say).
+    pub findings: Vec<Finding>,
+}
+
+/// All objects, and the indexes over them. One task owns and writes it.
+#[derive(Debug, Default)]
+pub struct Store {
+    objects: HashMap<ObjectKey, Arc<Stored>>,
+    indexes: Indexes,
+}
+
+impl Store {
+    /// Puts an object in; answers what readers may have seen differently.
+    pub fn apply(&mut self, applied: Applied) -> Vec<Read> {
+        let key = applied.object.key();
+        let new = Arc::new(Stored { object: applied.object, age: applied.age, findings: applied.findings });
+        let old = self.objects.get(&key);
+        if old.is_some_and(|old| **old == *new) {
+            return Vec::new();
+        }
+        let old = self.objects.insert(key.clone(), new.clone());
+        let mut touched = self.indexes.replace(&key, old.as_deref(), Some(&new));
+        touched.push(Read::Object(key));
+        touched
+    }
+
+    /// Takes an object out; answers what readers may have seen differently.
+    pub fn delete(&mut self, key: &ObjectKey) -> Vec<Read> {
+        let Some(old) = self.objects.remove(key) else { return Vec::new() };
+        let mut touched = self.indexes.replace(key, Some(&old), None);
+        touched.push(Read::Object(key.clone()));
+        touched
+    }
+
+    /// The keys of a kind that are not in the list, which a new listing has shown to be gone.
+    pub fn missing_from(&self, kind: Kind, listed: &[ObjectKey]) -> Vec<ObjectKey> {
+        let listed: std::collections::HashSet<_> = listed.iter().collect();
+        self.objects.keys().filter(|key| key.kind == kind && !listed.contains(key)).cloned().collect()
+    }
+
+    /// An object, unrecorded: for shells, not for pure functions.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Stored>> {
+        self.objects.get(key)
+    }
+
+    /// Whether any routing object names a host.
+    pub fn names_host(&self, host: &crate::values::HostName) -> bool {
+        self.indexes.routing.contains_key(host)
+    }
+
+    /// Every object, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Stored>)> {
+        self.objects.iter()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}

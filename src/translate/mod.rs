@@ -1,1 +1,30 @@
 //! Model to Envoy resources. Pure: no IO, no clock, no randomness.
+//!
+//! One function for each resource that changes alone. A resource's version is a hash of everything that the function
+//! read, so equal input gives equal versions on every replica.
+
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
+pub mod fallback;
+pub mod filters;
+pub mod listener;
+pub mod names;
+pub mod proto;
+pub mod route;
+mod route_effects;
+pub mod scope;
+pub mod secret;
+
+use std::hash::Hash;
+
+use crate::values::hash;
+use crate::xds::Version;
+
+/// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
+const REVISION: u32 = 1;
+
+/// The version of what is made of this input.
+pub(crate) fn version<T: Hash + ?Sized>(input: &T) -> Version {
+    Version(hash::stable(&(REVISION, input)))
+}

@@ -1,1 +1,17 @@
 //! Parsed leaf types that everything else is made of. Knows nobody else in the crate.
+
+pub mod boolean;
+pub mod duration;
+pub mod finding;
+pub mod hash;
+pub mod header;
+pub mod host;
+pub mod matching;
+pub mod object;
+pub mod pattern;
+mod re2;
+pub mod size;
+
+pub use finding::{Finding, Findings, Severity};
+pub use host::HostName;
+pub use object::{Age, Kind, ObjectKey, Origin, Setting};

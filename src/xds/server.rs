@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -171,7 +171,7 @@ struct Stream<W: Wire> {
 
 impl<W: Wire> Stream<W> {
     fn new(service: DiscoveryService, address: Option<SocketAddr>, inbound: Streaming<W::Request>) -> Self {
-        let connection = service.fleet.connect(W::PROTOCOL, address, SystemTime::now());
+        let connection = service.fleet.connect(W::PROTOCOL, address, crate::clock::now());
         tracing::debug!(stream = connection.id(), ?address, protocol = ?W::PROTOCOL, "stream opened");
         Stream {
             inbound,
@@ -264,7 +264,8 @@ impl<W: Wire> Stream<W> {
             removed: response.removed.len(),
             bytes: frame.encoded_len(),
         };
-        self.connection.on_response(response.type_url, &response.version, size, SystemTime::now());
+        self.connection.on_version(response.type_url, &response.version);
+        self.connection.on_response(response.type_url, size, crate::clock::now());
         tracing::debug!(
             node = self.node,
             type_url = %response.type_url,
@@ -279,8 +280,9 @@ impl<W: Wire> Stream<W> {
 
     fn report_progress(&self) {
         if let Some(session) = &self.session {
-            let types = TypeUrl::ALL.map(|t| (session.counts(t), session.held(t).clone()));
-            self.connection.on_progress(session.progress(), types, SystemTime::now());
+            let counts = TypeUrl::ALL.map(|type_url| session.counts(type_url));
+            self.connection.on_held(TypeUrl::ALL.map(|type_url| session.held(type_url).clone()));
+            self.connection.on_progress(session.progress(), counts, crate::clock::now());
         }
     }
 
@@ -296,7 +298,7 @@ impl<W: Wire> Stream<W> {
                 }
                 Event::Acked { .. } | Event::Settled { .. } => {}
             }
-            self.connection.on_event(&event, SystemTime::now());
+            self.connection.on_event(&event, crate::clock::now());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Everything there is to send at one moment.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -65,21 +66,22 @@ impl Snapshot {
     pub fn apply(&self, update: Update) -> Snapshot {
         let mut next = self.clone();
         let mut changes = Vec::with_capacity(update.set.len() + update.remove.len());
-        for resource in update.set {
+        for resource in &update.set {
             let of_type = &mut next.resources[resource.type_url() as usize];
-            let name = resource.name().clone();
-            if of_type.get(&name).is_none_or(|old| old.version() != resource.version()) {
+            let name = resource.name();
+            if of_type.get(name).is_none_or(|old| old.version() != resource.version()) {
                 of_type.insert(name.clone(), resource.clone());
-                changes.push((resource.type_url(), name));
+                changes.push((resource.type_url(), name.clone()));
             }
         }
-        changes.sort_unstable();
-        let set = changes.len();
-        for (type_url, name) in update.remove {
-            let key = (type_url, name);
-            let was_set = changes[..set].binary_search(&key).is_ok();
-            if !was_set && next.resources[type_url as usize].remove(&key.1).is_some() {
-                changes.push(key);
+        if !update.remove.is_empty() {
+            // What was set anew as it was is no change, and yet must not go.
+            let set: HashSet<_> = update.set.iter().map(|set| (set.type_url(), set.name())).collect();
+            for (type_url, name) in update.remove {
+                let was_set = set.contains(&(type_url, &name));
+                if !was_set && next.resources[type_url as usize].remove(&name).is_some() {
+                    changes.push((type_url, name));
+                }
             }
         }
         next.record(changes);
@@ -222,11 +224,14 @@ mod tests {
 
     #[test]
     fn a_name_that_is_set_and_removed_is_set() {
-        let mut update = set(TypeUrl::Cluster, "a", 2);
-        update.remove = vec![(TypeUrl::Cluster, "a".into())];
-        let a = Snapshot::empty().apply(set(TypeUrl::Cluster, "a", 1)).apply(update);
-        assert_eq!(a.get(TypeUrl::Cluster, "a").map(|r| r.version()), Some(Version(2)));
-        assert_eq!(changes(&a, 1), Some(vec![(2, "a".into())]));
+        let before = Snapshot::empty().apply(set(TypeUrl::Cluster, "a", 1));
+        for (version, changed) in [(2, vec![(2, "a".into())]), (1, vec![])] {
+            let mut update = set(TypeUrl::Cluster, "a", version);
+            update.remove = vec![(TypeUrl::Cluster, "a".into()), (TypeUrl::Listener, "a".into())];
+            let after = before.apply(update);
+            assert_eq!(after.get(TypeUrl::Cluster, "a").map(|r| r.version()), Some(Version(version)));
+            assert_eq!(changes(&after, 1), Some(changed));
+        }
     }
 
     #[test]

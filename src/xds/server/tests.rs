@@ -1,5 +1,7 @@
 //! The server on loopback, with the client that is generated from Envoy's own definitions.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,50 @@
+# The everyday commands. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+DENY := tools/cargo/bin/cargo-deny
+
+.PHONY: help run test check fmt clippy deny docs bench envoy kube-apiserver clean clean-tools
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do \
+	    printf '  make %-16s %s\n' "$$name" "$$about"; done
+
+run: ## try it: Envoy, Chancery and a few models on this machine (HTTP_PORT=, HTTPS_PORT=, ADMIN_PORT=)
+	@scripts/run
+
+test: ## run every test, after setting up what they need
+	@scripts/test
+
+check: fmt clippy deny docs ## all that is checked without running anything
+
+fmt: ## check the formatting (cargo fmt repairs it)
+	cargo fmt --check
+
+clippy: ## lint all code, warnings are errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## check dependencies: bans, licenses, sources, and advisories if their database can be reached
+	@scripts/install-cargo-deny
+	@scripts/deny
+
+docs: ## build the code's documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+bench: ## run the benches against a real Envoy
+	@scripts/prerequisites test
+	@scripts/install-envoy
+	cargo bench
+
+envoy: ## install Envoy into tools/envoy
+	@scripts/prerequisites run
+	@scripts/install-envoy
+
+kube-apiserver: ## build kube-apiserver and etcd for the tests that use them (some minutes, once a machine)
+	@scripts/install-kube-apiserver
+
+clean: ## remove what was built
+	cargo clean
+
+clean-tools: ## remove the tools that were installed into tools/
+	rm -rf tools

@@ -1,0 +1,57 @@
+//! Cases about the runner. Those in `fail` must fail, at the step and for the reason that the `.expect` file beside each
+//! names: its first line says `step N`, every further line is contained in what the runner reports.
+
+use super::trial;
+use crate::case::{Case, Mode};
+use crate::run;
+use crate::settings::Settings;
+use crate::suite::case_files;
+use anyhow::{Context as _, Result, bail, ensure};
+use libtest_mimic::Trial;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+pub(super) fn tests(settings: &Arc<Settings>, runtime: &Handle) -> Result<Vec<Trial>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/runner-cases");
+    let tests = case_files(&folder)?.into_iter().map(|file| {
+        let must_fail = file.parent().is_some_and(|folder| folder.ends_with("fail"));
+        let verdict = if must_fail { "fail" } else { "pass" };
+        let name = format!("{verdict}::{}", file.file_stem().unwrap_or_default().display());
+        let (settings, runtime) = (settings.clone(), runtime.clone());
+        trial(&name.clone(), move || match must_fail {
+            true => runtime.block_on(check_failure(file, &name, &settings)),
+            false => runtime.block_on(check_success(file, &name, &settings)),
+        })
+    });
+    Ok(tests.collect())
+}
+
+async fn check_success(file: PathBuf, name: &str, settings: &Settings) -> Result<()> {
+    let result = run::run(&Case::load(&file)?, &format!("runner::{name}"), Mode::Files, settings).await;
+    result.map_err(|failure| anyhow::anyhow!("{failure}"))
+}
+
+async fn check_failure(file: PathBuf, name: &str, settings: &Settings) -> Result<()> {
+    let expected = file.with_extension("expect");
+    let expected =
+        std::fs::read_to_string(&expected).with_context(|| format!("cannot read {}", expected.display()))?;
+    let mut lines = expected.lines();
+    let step =
+        lines.next().and_then(|line| line.strip_prefix("step ")).context("the first line says `step N`")?;
+    let step: usize = step.parse()?;
+    let case = Case::load(&file)?;
+    let Err(failure) = run::run(&case, &format!("runner::{name}"), Mode::Files, settings).await else {
+        bail!("the case passes, but must fail");
+    };
+    ensure!(failure.step == Some(step - 1), "the case must fail at step {step}, but: {failure}");
+    let told = failure.to_string();
+    for line in lines {
+        ensure!(told.contains(line), "the failure must say `{line}`, but: {failure}");
+    }
+    // Its folder would be kept, as that of a failed case.
+    if !settings.keep {
+        std::fs::remove_dir_all(&failure.folder)?;
+    }
+    Ok(())
+}

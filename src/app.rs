@@ -1,1 +1,0 @@
-//! The only place that spawns tasks and joins them at shutdown.

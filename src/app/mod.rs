@@ -1,0 +1,347 @@
+//! The only place that spawns tasks and joins them at shutdown.
+
+mod envoy;
+mod pipeline;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+use crate::admin::{self, Metrics, changes::Changes};
+use crate::cli::{Actions, Compiled};
+use crate::compile::{Compiler, Published};
+use crate::fleet::Fleet;
+use crate::model::Certificate;
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port};
+use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::decisions::Decisions;
+use crate::settings::Settings;
+use crate::source::{files, kubernetes};
+use crate::state::State;
+use crate::store::Change;
+use crate::values::Severity;
+use crate::xds;
+
+/// How long what is under way may take once the end was asked for.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Batches of changes that a source may be ahead of the compiler.
+const BATCHES: usize = 64;
+
+/// What the command line calls.
+pub const ACTIONS: Actions = Actions { serve, run, compile };
+
+fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let mut control_plane = ControlPlane::start(&options).await?;
+        control_plane.until(shutdown_signal()).await
+    })
+}
+
+fn run(options: RunOptions) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let mut control_plane = ControlPlane::start(&options.serve).await?;
+        let mut envoy = envoy::start(&options, control_plane.xds)?;
+        let ended = async {
+            tokio::select! {
+                () = shutdown_signal() => Ok(()),
+                status = envoy.wait() => Err(anyhow::anyhow!("Envoy ended by itself: {}", status?)),
+            }
+        };
+        let outcome = control_plane.until_result(ended).await;
+        envoy.stop().await;
+        outcome
+    })
+}
+
+fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
+    let loaded = files::load(paths)?;
+    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let unreadable = errors.map(ToString::to_string).collect();
+    let mut compiler = Compiler::new(settings, generate_certificate()?)?;
+    let mut changes: Vec<_> =
+        loaded.applied.into_iter().map(|applied| Change::Applied(Box::new(applied))).collect();
+    changes.push(Change::Findings { place: "files".into(), findings: loaded.findings });
+    changes.push(Change::Ready);
+    let published = compiler.apply(changes);
+    let findings: Vec<_> =
+        published.findings.values().flat_map(|findings| findings.iter().cloned()).collect();
+    Ok(Compiled { snapshot: published.snapshot.clone(), findings, unreadable })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Ends at SIGINT or SIGTERM.
+async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "cannot wait for signals");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = signals.0.recv() => {}
+        _ = signals.1.recv() => {}
+    }
+    tracing::info!("ending");
+}
+
+/// The control plane's tasks.
+struct ControlPlane {
+    tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: watch::Sender<bool>,
+    /// Where xDS is listened on.
+    xds: SocketAddr,
+}
+
+impl ControlPlane {
+    async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
+        let xds = listen("xds", options.listen.xds).await?;
+        let admin = listen("admin", options.listen.admin).await?;
+        let ratelimit = match options.ratelimit {
+            Place::Embedded => Some(listen("ratelimit", options.listen.ratelimit).await?),
+            Place::Remote(_) | Place::Off => None,
+        };
+        let mut settings = options.settings.clone();
+        settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
+        let mut compiler = Compiler::new(settings, generate_certificate()?)?;
+        // The listeners are made, and debug pages are for whoever asks.
+        crate::descriptors::release();
+        let state = options
+            .state_dir
+            .as_deref()
+            .map(State::open)
+            .transpose()
+            .context("cannot use the state folder")?;
+
+        let fleet = Fleet::new();
+        let metrics = Metrics::new();
+        let changes = Changes::new(fleet.clone(), metrics.clone());
+        let (snapshots, snapshots_seen) = watch::channel(None);
+        let (published, published_seen) = watch::channel(Arc::new(Published::default()));
+        let (limits, limits_seen) = watch::channel(Arc::default());
+        let (sender, receiver) = mpsc::channel(BATCHES);
+        let address = xds.local_addr()?;
+        let mut this = Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
+
+        if let Some(state) = state {
+            if !state.snapshot().is_empty() {
+                tracing::info!("serving the last good snapshot until the sources have been read");
+                compiler.resume(state.snapshot().clone());
+                snapshots.send_replace(Some(state.snapshot().clone()));
+            }
+            this.spawn_keeper(state, snapshots_seen.clone());
+        }
+        this.spawn_source(options, sender);
+        let rejections = fleet.rejections();
+        let outlets = pipeline::Outlets {
+            snapshots,
+            published,
+            limits,
+            changes: changes.clone(),
+            metrics: metrics.clone(),
+        };
+        this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
+        let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
+        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
+        let ratelimit =
+            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
+        let state = admin::State {
+            snapshots: snapshots_seen,
+            published: published_seen,
+            fleet,
+            changes,
+            ratelimit,
+            metrics,
+        };
+        let ended = this.ended();
+        this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
+        Ok(this)
+    }
+
+    /// Ends when the end is asked for.
+    fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut shutdown = self.shutdown.subscribe();
+        async move {
+            // The sender is gone only when everything is.
+            let _ = shutdown.wait_for(|ended| *ended).await;
+        }
+    }
+
+    fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
+        let ended = self.ended();
+        let source = source(options.manifests.clone(), options.kubernetes.clone(), sender);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = source => result,
+                () = ended => Ok(()),
+            }
+        });
+    }
+
+    fn spawn_xds(
+        &mut self,
+        listener: TcpListener,
+        mut server: Server,
+        service: xds::server::DiscoveryService,
+    ) {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let ended = self.ended();
+        self.tasks.spawn(async move {
+            let serving = server.add_service(service).serve_with_incoming(incoming);
+            // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
+            tokio::select! {
+                result = serving => Ok(result?),
+                () = ended => Ok(()),
+            }
+        });
+    }
+
+    /// Writes each snapshot's changes to the state folder, behind what Envoys are sent.
+    fn spawn_keeper(&mut self, mut state: State, mut snapshots: xds::snapshot::Receiver) {
+        let ended = self.ended();
+        let keeping = async move {
+            while snapshots.changed().await.is_ok() {
+                let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+                let written = tokio::task::spawn_blocking(move || {
+                    let result = state.write(&snapshot);
+                    (state, result)
+                });
+                let result;
+                (state, result) = written.await?;
+                if let Err(error) = result {
+                    tracing::warn!(%error, "cannot write the last good snapshot");
+                }
+            }
+            Ok(())
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = keeping => result,
+                () = ended => Ok(()),
+            }
+        });
+    }
+
+    /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
+    fn spawn_ratelimit(
+        &mut self,
+        listener: TcpListener,
+        limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
+        mut published: watch::Receiver<Arc<Published>>,
+    ) -> admin::RateLimit {
+        let counters = Arc::new(Memory::default());
+        let decisions = Arc::new(Decisions::default());
+        let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
+        let ended = self.ended();
+        self.tasks.spawn(async move {
+            if published.wait_for(|published| published.ready).await.is_ok() {
+                crate::ratelimit::serve::serve(listener, limits, counters, decisions, ended).await?;
+            }
+            Ok(())
+        });
+        state
+    }
+
+    /// Runs until the future ends or a task fails, then ends everything.
+    async fn until(&mut self, end: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.until_result(async {
+            end.await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn until_result(&mut self, end: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let outcome = tokio::select! {
+            outcome = end => outcome,
+            outcome = self.failed() => outcome,
+        };
+        self.shutdown.send_replace(true);
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_WITHIN, drained).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        outcome
+    }
+
+    /// Ends with the first task that fails; one that ends well while the rest goes on is no failure.
+    async fn failed(&mut self) -> anyhow::Result<()> {
+        while let Some(task) = self.tasks.join_next().await {
+            task.context("a task panicked")??;
+        }
+        Ok(())
+    }
+}
+
+/// The gRPC server for xDS; with files of mutual TLS, for Envoys whose certificate the authority signed.
+fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
+    let server = xds::server::builder();
+    let Some(tls) = tls else { return Ok(server) };
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
+        .client_ca_root(tonic::transport::Certificate::from_pem(read(&tls.authority)?));
+    server.tls_config(config).context("cannot use the files of mutual TLS")
+}
+
+async fn source(
+    manifests: Option<PathBuf>,
+    options: KubernetesOptions,
+    sender: mpsc::Sender<Vec<Change>>,
+) -> anyhow::Result<()> {
+    if let Some(folder) = manifests {
+        return Ok(files::follow(folder, sender).await?);
+    }
+    let namespace = match &options.watch_namespaces[..] {
+        [] => None,
+        [only] => Some(only.clone()),
+        _ => anyhow::bail!("--watch-namespace takes one namespace for now; without it all are watched"),
+    };
+    let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
+    kubernetes::follow(client, namespace, sender).await;
+    Ok(())
+}
+
+async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
+    tracing::info!(service = name, address = %listener.local_addr()?, "listening");
+    Ok(listener)
+}
+
+/// Where Envoys reach the rate limit service. One that is listened for on every address is reached on this machine.
+fn ratelimit_address(place: &Place, listener: Option<&TcpListener>) -> anyhow::Result<Option<(String, u16)>> {
+    match (place, listener) {
+        (Place::Remote(address), _) => host_port(address).map(Some).map_err(anyhow::Error::msg),
+        (Place::Embedded, Some(listener)) => {
+            let address = listener.local_addr()?;
+            let host =
+                if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+            Ok(Some((host, address.port())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What is served for names without a certificate, where none is configured: self-signed, made anew at each start.
+fn generate_certificate() -> anyhow::Result<Certificate> {
+    let mut parameters = rcgen::CertificateParams::new(vec!["chancery.invalid".to_owned()])?;
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "Chancery default certificate");
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = parameters.self_signed(&key)?;
+    Ok(Certificate { chain: certificate.pem().into_bytes(), private_key: key.serialize_pem().into_bytes() })
+}

@@ -1,0 +1,94 @@
+//! The one task that writes: takes changes, compiles them, publishes what follows.
+//!
+//! There is no pause when idle: the first change goes at once. What comes while it is compiled is taken together.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::Metrics;
+use crate::admin::changes::{Changes, Event};
+use crate::compile::{Compiler, Published};
+use crate::fleet::Rejections;
+use crate::model::limit::LimitSet;
+use crate::store::Change;
+use crate::values::ObjectKey;
+use crate::xds::snapshot;
+
+/// Where what follows goes.
+pub(super) struct Outlets {
+    pub(super) snapshots: snapshot::Sender,
+    pub(super) published: watch::Sender<Arc<Published>>,
+    pub(super) limits: watch::Sender<Arc<LimitSet>>,
+    pub(super) changes: Changes,
+    pub(super) metrics: Metrics,
+}
+
+/// Runs until the end is asked for or the source ends.
+pub(super) async fn run(
+    mut compiler: Compiler,
+    mut batches: mpsc::Receiver<Vec<Change>>,
+    mut rejections: watch::Receiver<Rejections>,
+    outlets: Outlets,
+    ended: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            batch = batches.recv() => {
+                let Some(mut changes) = batch else { return Ok(()) };
+                let seen = crate::clock::now();
+                while let Ok(more) = batches.try_recv() {
+                    changes.extend(more);
+                }
+                outlets.compile(&mut compiler, changes, seen);
+            }
+            Ok(()) = rejections.changed() => {
+                let rejected = rejections.borrow_and_update().clone();
+                let published = compiler.reject(
+                    rejected.iter().map(|((type_url, name), rejection)| (*type_url, &**name, rejection.message.as_str())),
+                );
+                outlets.published.send_replace(Arc::new(published.clone()));
+            }
+            () = &mut ended => return Ok(()),
+        }
+    }
+}
+
+impl Outlets {
+    fn compile(&self, compiler: &mut Compiler, changes: Vec<Change>, seen: SystemTime) {
+        let events: Vec<_> = changes.iter().filter_map(event).collect();
+        let before = compiler.published().snapshot.sequence();
+        let begun = Instant::now();
+        let published = compiler.apply(changes);
+        self.metrics.observe_compile(begun.elapsed());
+        let sequence = published.snapshot.sequence();
+        if published.ready {
+            // Limits go first: a route must not ask for one that the service does not know.
+            self.limits.send_if_modified(|limits| {
+                let changed = !limits.is_same(&published.limits);
+                if changed {
+                    *limits = Arc::new(published.limits.clone());
+                }
+                changed
+            });
+            if sequence != before || self.snapshots.borrow().is_none() {
+                self.snapshots.send_replace(Some(published.snapshot.clone()));
+            }
+        }
+        self.published.send_replace(Arc::new(published.clone()));
+        let changed = (published.ready && sequence != before).then_some(sequence);
+        self.changes.record(events, seen, crate::clock::now(), changed);
+        tracing::debug!(sequence, took = ?begun.elapsed(), "compiled");
+    }
+}
+
+fn event(change: &Change) -> Option<(ObjectKey, Event)> {
+    match change {
+        Change::Applied(applied) => Some((applied.object.key(), Event::Applied)),
+        Change::Deleted(key) => Some((key.clone(), Event::Deleted)),
+        Change::Listed(..) | Change::Findings { .. } | Change::Ready => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! `serve`: the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::ArgAction;
+
+use super::{namespaced, settings};
+use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles};
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// Folder of manifests to follow; Kubernetes unless given
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Folder for the last good snapshot, so that a restart serves it while the API server is away
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    settings: settings::Args,
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    xds: XdsArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Addresses (port 0 picks one and logs it)")]
+struct ListenArgs {
+    /// xDS, for Envoys
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18000")]
+    xds_listen: SocketAddr,
+    /// Debug endpoint, health and metrics
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18001")]
+    admin_listen: SocketAddr,
+    /// Rate limit service, for Envoys
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18002")]
+    ratelimit_listen: SocketAddr,
+    /// Auth service, for Envoys
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18003")]
+    authz_listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Mutual TLS of xDS")]
+struct XdsArgs {
+    /// PEM file with the control plane's certificate chain
+    #[arg(long, value_name = "FILE")]
+    xds_tls_cert: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, value_name = "FILE")]
+    xds_tls_key: Option<PathBuf>,
+    /// PEM file with the authority that signs Envoys' certificates
+    #[arg(long, value_name = "FILE")]
+    xds_ca: Option<PathBuf>,
+    /// Listen beyond loopback without TLS: whoever reaches the port reads private keys
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    xds_insecure: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Services that Envoy calls")]
+struct ServiceArgs {
+    /// Rate limit service: embedded, off, or where it is
+    #[arg(long, value_name = "embedded|HOST:PORT|off", default_value_t = Place::Embedded)]
+    ratelimit: Place,
+    /// Auth service: embedded, off, or where it is
+    #[arg(long, value_name = "embedded|HOST:PORT|off", default_value_t = Place::Embedded)]
+    authz: Place,
+    /// Redis that shares rate limit counters between replicas; no effect yet
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
+    /// MaxMind database for countries and continents; no effect yet
+    #[arg(long, value_name = "FILE")]
+    geoip_database: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Kubernetes")]
+struct KubernetesArgs {
+    /// kubeconfig file; the usual places, then the Pod's service account, unless given
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespaces to watch, separated by commas; all unless given
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    watch_namespace: Vec<String>,
+    /// Addresses or host names, separated by commas, that the status of routing objects shows
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    publish_status_address: Vec<String>,
+    /// Service whose addresses the status of routing objects shows
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+    publish_service: Option<(String, String)>,
+}
+
+impl Args {
+    /// What is asked for; says what has no effect.
+    pub(super) fn options(self) -> anyhow::Result<ServeOptions> {
+        if self.services.redis_url.is_some() {
+            tracing::warn!("--redis-url has no effect yet: rate limit counters are kept in memory");
+        }
+        if self.services.geoip_database.is_some() {
+            tracing::warn!("--geoip-database has no effect yet");
+        }
+        let xds_tls = self.xds.tls()?;
+        let xds = self.listen.xds_listen;
+        if !xds.ip().is_loopback() && xds_tls.is_none() && !self.xds.xds_insecure {
+            bail!(
+                "refusing to listen on {xds} for xDS without TLS, since private keys are sent there: give \
+                 --xds-tls-cert, --xds-tls-key and --xds-ca, or --xds-insecure if the network is trusted"
+            );
+        }
+        Ok(ServeOptions {
+            settings: self.settings.settings(),
+            manifests: self.manifests,
+            kubernetes: KubernetesOptions {
+                kubeconfig: self.kubernetes.kubeconfig,
+                watch_namespaces: self.kubernetes.watch_namespace,
+                publish_status_addresses: self.kubernetes.publish_status_address,
+                publish_service: self.kubernetes.publish_service,
+            },
+            listen: Listen {
+                xds,
+                admin: self.listen.admin_listen,
+                ratelimit: self.listen.ratelimit_listen,
+                authz: self.listen.authz_listen,
+            },
+            xds_tls,
+            ratelimit: self.services.ratelimit,
+            authz: self.services.authz,
+            state_dir: self.state_dir,
+        })
+    }
+}
+
+impl XdsArgs {
+    fn tls(&self) -> anyhow::Result<Option<TlsFiles>> {
+        match (&self.xds_tls_cert, &self.xds_tls_key, &self.xds_ca) {
+            (None, None, None) => Ok(None),
+            (Some(certificate), Some(key), Some(authority)) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                authority: authority.clone(),
+            })),
+            _ => {
+                bail!("--xds-tls-cert, --xds-tls-key and --xds-ca go together: Envoys prove who they are too")
+            }
+        }
+    }
+}

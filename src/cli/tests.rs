@@ -1,0 +1,142 @@
+use super::*;
+use crate::options::{Place, TlsFiles};
+
+fn read(args: &[&str]) -> Result<Cli, Refused> {
+    parse(std::iter::once("chancery").chain(args.iter().copied()).map(OsString::from).collect())
+}
+
+fn serve(args: &[&str]) -> anyhow::Result<ServeOptions> {
+    match read(&[&["serve"], args].concat()).map(|cli| cli.command) {
+        Ok(Command::Serve(args)) => args.options(),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+fn with_file(text: &str, args: &[&str]) -> anyhow::Result<ServeOptions> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    serve(&[&["--config", file.path().to_str().unwrap()], args].concat())
+}
+
+#[test]
+fn the_description_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_flag_has_a_variable() {
+    let command = command();
+    for command in command.get_subcommands().chain([&command]) {
+        for arg in command.get_arguments() {
+            if let Some(long) = arg.get_long() {
+                let name = arg.get_env().unwrap_or_default().to_string_lossy();
+                assert!(name.starts_with("CHANCERY_"), "{} --{long}", command.get_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn defaults_of_serve_are_those_of_the_settings() {
+    let options = serve(&[]).unwrap();
+    assert_eq!(options.settings, Settings::default());
+    assert_eq!(options.manifests, None);
+    assert_eq!(options.listen.xds.to_string(), "127.0.0.1:18000");
+    assert_eq!((options.ratelimit, options.authz), (Place::Embedded, Place::Embedded));
+}
+
+#[test]
+fn run_needs_no_privilege() {
+    let Command::Run(args) = read(&["run", "--manifests", "d", "--envoy", "e"]).unwrap().command else {
+        panic!()
+    };
+    let options = args.options().unwrap();
+    assert_eq!((options.serve.settings.http_port, options.serve.settings.https_port), (8080, 8443));
+    assert_eq!(options.envoy, PathBuf::from("e"));
+    assert!(matches!(read(&["run"]), Err(Refused::Usage(_))));
+}
+
+#[test]
+fn flags_are_taken() {
+    let options = serve(&[
+        "--manifests=m",
+        "--http-port=1",
+        "--default-ssl-certificate=a/b",
+        "--watch-ingress-without-class",
+        "--tls-session-resumption=false",
+        "--cluster-domain=.Corp.local.",
+        "--ratelimit=off",
+        "--authz=10.0.0.1:80",
+        "--watch-namespace=a,b",
+        "--watch-namespace=c",
+        "--publish-service=x/y",
+    ])
+    .unwrap();
+    assert_eq!(options.manifests, Some("m".into()));
+    assert_eq!(options.settings.default_ssl_certificate, Some(("a".into(), "b".into())));
+    assert!(options.settings.watch_ingress_without_class && !options.settings.tls_session_resumption);
+    assert_eq!(options.settings.cluster_domain, "corp.local");
+    assert_eq!((options.ratelimit, options.authz), (Place::Off, Place::Remote("10.0.0.1:80".into())));
+    assert_eq!(options.kubernetes.watch_namespaces, ["a", "b", "c"]);
+    assert_eq!(options.kubernetes.publish_service, Some(("x".into(), "y".into())));
+    for bad in [
+        "--http-port=0",
+        "--default-ssl-certificate=a",
+        "--authz=x",
+        "--cluster-domain=a b",
+        "--xds-insecure=1",
+    ] {
+        assert!(serve(&[bad]).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn xds_leaves_the_machine_with_tls_only() {
+    let tls = ["--xds-tls-cert=c", "--xds-tls-key=k", "--xds-ca=a"];
+    let open = "--xds-listen=0.0.0.0:18000";
+    assert!(serve(&[open]).unwrap_err().to_string().contains("--xds-insecure"));
+    assert!(serve(&[open, tls[0], tls[1]]).unwrap_err().to_string().contains("go together"));
+    assert!(serve(&[open, "--xds-insecure"]).unwrap().xds_tls.is_none());
+    assert!(serve(&["--xds-listen=[::1]:0"]).is_ok());
+    let files = TlsFiles { certificate: "c".into(), key: "k".into(), authority: "a".into() };
+    assert_eq!(serve(&[&[open], &tls[..]].concat()).unwrap().xds_tls, Some(files));
+}
+
+#[test]
+fn the_file_stands_between_flags_and_defaults() {
+    let text = "http-port: 81\nhttps-port: 444\ntls-session-resumption: true\nwatch-namespace: [a, b]\nserver: x:1\nlog-level: warn\n";
+    let options = with_file(text, &["--https-port=445"]).unwrap();
+    assert_eq!((options.settings.http_port, options.settings.https_port), (81, 445));
+    assert!(options.settings.tls_session_resumption);
+    assert_eq!(options.kubernetes.watch_namespaces, ["a", "b"]);
+    assert_eq!(with_file("", &[]).unwrap().settings, Settings::default());
+}
+
+#[test]
+fn the_file_gives_what_is_required() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "manifests: m\nlog-format: json\nhttp-port: 7000\n").unwrap();
+    let cli = read(&["run", "--config", file.path().to_str().unwrap(), "--envoy=e"]).unwrap();
+    assert_eq!(cli.log_format, Format::Json);
+    let Command::Run(args) = cli.command else { panic!() };
+    let settings = args.options().unwrap().serve.settings;
+    assert_eq!((settings.http_port, settings.https_port), (7000, 8443));
+}
+
+#[test]
+fn a_bad_file_is_named_with_the_key() {
+    for (text, words) in [
+        ("htp-port: 1", "unknown key `htp-port`; did you mean `http-port`?"),
+        ("config: x", "unknown key `config`"),
+        ("zzz: 1", "keys are the names of flags"),
+        ("http-port: many", "invalid value 'many' for '--http-port <PORT>'"),
+        ("http-port: [1, 2]", "--http-port"),
+        ("http-port: {a: 1}", "a value or a list of values"),
+        ("- a", "cannot take flags from"),
+    ] {
+        let error = with_file(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(words), "{text}: {error}");
+    }
+    let error = serve(&["--config=/nowhere.yaml"]).unwrap_err().to_string();
+    assert!(error.contains("/nowhere.yaml"), "{error}");
+}

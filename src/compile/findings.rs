@@ -1,0 +1,63 @@
+//! Findings by who made them, and merged by object for whoever reads them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::values::{Finding, ObjectKey};
+
+/// Findings are kept by output and object, since several hosts say the same of an Ingress that they share.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    by_maker: HashMap<String, Vec<Finding>>,
+    /// How many makers say it.
+    by_object: HashMap<ObjectKey, BTreeMap<Finding, usize>>,
+    published: imbl::OrdMap<ObjectKey, Arc<[Finding]>>,
+    changed: BTreeSet<ObjectKey>,
+}
+
+impl Ledger {
+    /// What one maker has to say, instead of what it said before.
+    pub(crate) fn set(&mut self, maker: &str, findings: Vec<Finding>) {
+        if findings.is_empty() && !self.by_maker.contains_key(maker) {
+            return;
+        }
+        for finding in &findings {
+            self.changed.insert(finding.object.clone());
+            *self.by_object.entry(finding.object.clone()).or_default().entry(finding.clone()).or_default() +=
+                1;
+        }
+        let old = if findings.is_empty() {
+            self.by_maker.remove(maker)
+        } else {
+            self.by_maker.insert(maker.to_owned(), findings)
+        };
+        for finding in old.into_iter().flatten() {
+            self.changed.insert(finding.object.clone());
+            let Some(said) = self.by_object.get_mut(&finding.object) else { continue };
+            if let Some(count) = said.get_mut(&finding) {
+                *count -= 1;
+                if *count == 0 {
+                    said.remove(&finding);
+                }
+            }
+            if said.is_empty() {
+                self.by_object.remove(&finding.object);
+            }
+        }
+    }
+
+    /// Everything, by object.
+    pub(crate) fn published(&mut self) -> imbl::OrdMap<ObjectKey, Arc<[Finding]>> {
+        for object in std::mem::take(&mut self.changed) {
+            match self.by_object.get(&object) {
+                Some(said) => {
+                    self.published.insert(object, said.keys().cloned().collect());
+                }
+                None => {
+                    self.published.remove(&object);
+                }
+            }
+        }
+        self.published.clone()
+    }
+}

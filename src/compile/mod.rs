@@ -1,0 +1,242 @@
+//! Store to model to resources, only where something changed.
+//!
+//! Two cached layers. The first is made of pure functions of the store: hosts with their certificates, endpoint sets. What each
+//! read through its [`View`] in its last run is what makes it dirty. The second turns their values into resources. An
+//! equal value dirties nothing below it, so the cost of a change is that of what it changes.
+//!
+//! Endpoint sets, clusters and limits exist while a host refers to them, counted by old list against new.
+
+mod dependencies;
+mod findings;
+mod hosts;
+mod outputs;
+mod references;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::descriptors;
+use crate::model::limit::LimitSet;
+use crate::model::{Certificate, EndpointSetKey, Host};
+use crate::settings::Settings;
+use crate::store::{Change, Read, Store};
+use crate::translate;
+use crate::values::{Finding, Findings, HostName, ObjectKey};
+use crate::xds::{Snapshot, TypeUrl, Update};
+
+use dependencies::Dependencies;
+use findings::Ledger;
+use hosts::Hosts;
+use references::References;
+
+/// Something of the first layer: made of the store alone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) enum Output {
+    /// Everything that is routed on a host.
+    Host(HostName),
+    /// The endpoints of a Service port.
+    Endpoints(EndpointSetKey),
+    /// The certificate for names that have none of their own.
+    DefaultCertificate,
+    /// What is said of the ConfigMap with ingress-nginx's global settings.
+    ConfigMap,
+}
+
+/// What readers see: immutable, cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// What Envoys are sent.
+    pub snapshot: Arc<Snapshot>,
+    /// The model behind it, by host.
+    pub hosts: imbl::OrdMap<HostName, Arc<Host>>,
+    /// Everything there is to say, by object.
+    pub findings: imbl::OrdMap<ObjectKey, Arc<[Finding]>>,
+    /// The limits that routes refer to.
+    pub limits: LimitSet,
+    /// Whether every source has been read in full, so that the snapshot is whole.
+    pub ready: bool,
+}
+
+/// The one writer: takes changes, keeps everything that follows from them up to date.
+#[derive(Debug)]
+pub struct Compiler {
+    settings: Settings,
+    store: Store,
+    dependencies: Dependencies,
+    hosts: Hosts,
+    references: References,
+    ledger: Ledger,
+    default_certificate: Certificate,
+    dirty: BTreeSet<Output>,
+    /// Who made findings of rejections.
+    rejections: BTreeSet<String>,
+    /// Whether the snapshot is still that of an earlier process.
+    resumed: bool,
+    update: Update,
+    published: Published,
+}
+
+impl Compiler {
+    /// A compiler that has seen nothing. `default_certificate` is served where no other is configured.
+    ///
+    /// # Errors
+    /// When the listeners cannot be made of these settings.
+    pub fn new(settings: Settings, default_certificate: Certificate) -> Result<Self, descriptors::Error> {
+        let mut update = Update::default();
+        update.set.extend(translate::listener::listeners(&settings)?.into_iter().map(Arc::new));
+        update.set.push(Arc::new(translate::fallback::extension_config(false, &BTreeSet::new())));
+        if let Some((host, port)) = &settings.ratelimit {
+            let cluster = translate::cluster::service(translate::names::RATE_LIMIT_CLUSTER, host, *port);
+            update.set.push(Arc::new(cluster));
+        }
+        let hosts = Hosts::new(settings.on_demand_threshold);
+        let mut compiler = Self {
+            settings,
+            store: Store::default(),
+            dependencies: Dependencies::default(),
+            hosts,
+            references: References::default(),
+            ledger: Ledger::default(),
+            default_certificate,
+            dirty: BTreeSet::new(),
+            rejections: BTreeSet::new(),
+            resumed: false,
+            update,
+            published: Published::default(),
+        };
+        compiler.run_default_certificate();
+        compiler.run_config_map();
+        Ok(compiler)
+    }
+
+    /// Goes on from a snapshot of an earlier process: what the sources bear out is no change, the rest goes when they
+    /// have been read.
+    pub fn resume(&mut self, snapshot: Arc<Snapshot>) {
+        self.published.snapshot = snapshot;
+        self.resumed = true;
+    }
+
+    /// What an earlier process knew of and the sources do not.
+    fn forget_resumed(&mut self) {
+        if !std::mem::take(&mut self.resumed) {
+            return;
+        }
+        let set: BTreeSet<_> =
+            self.update.set.iter().map(|resource| (resource.type_url(), resource.name().clone())).collect();
+        let kept = TypeUrl::ALL.iter().flat_map(|type_url| self.published.snapshot.iter(*type_url));
+        let keys = kept.map(|resource| (resource.type_url(), resource.name().clone()));
+        self.update.remove.extend(keys.filter(|key| !set.contains(key)));
+    }
+
+    /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
+    /// full nothing is computed, since most of it would be computed again.
+    pub fn apply(&mut self, changes: Vec<Change>) -> &Published {
+        for change in changes {
+            self.store_change(change);
+        }
+        if self.published.ready {
+            self.run();
+            self.forget_resumed();
+            let update = std::mem::take(&mut self.update);
+            self.published.snapshot = Arc::new(self.published.snapshot.apply(update));
+        }
+        self.published.findings = self.ledger.published();
+        &self.published
+    }
+
+    /// What readers see now.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Takes in what Envoys reject now, as type, name and Envoy's message: the objects behind it are told so.
+    pub fn reject<'a>(&mut self, rejected: impl Iterator<Item = (TypeUrl, &'a str, &'a str)>) -> &Published {
+        let mut makers = BTreeSet::new();
+        for (type_url, name, message) in rejected {
+            let maker = format!("rejected {type_url} {name}");
+            let mut findings = Findings::default();
+            for object in self.origins(type_url, name) {
+                let message = format!(
+                    "Envoy rejected what this became ({type_url} {name}): {message}; the last accepted form still serves"
+                );
+                findings.error(&object, "", "RejectedByEnvoy", message);
+            }
+            self.ledger.set(&maker, findings.into_vec());
+            makers.insert(maker);
+        }
+        for maker in self.rejections.difference(&makers) {
+            self.ledger.set(maker, Vec::new());
+        }
+        self.rejections = makers;
+        self.published.findings = self.ledger.published();
+        &self.published
+    }
+
+    /// The objects behind a resource, for whoever must be told that an Envoy rejected it.
+    fn origins(&self, type_url: TypeUrl, name: &str) -> Vec<ObjectKey> {
+        let hosts = self.published.hosts.values().filter(|host| match type_url {
+            TypeUrl::RouteConfiguration | TypeUrl::ScopedRouteConfiguration => {
+                translate::names::LISTENERS.iter().any(|listener| {
+                    translate::route::name(host, listener) == name
+                        || translate::scope::name(&host.name, listener) == name
+                })
+            }
+            TypeUrl::Cluster => host.backends.iter().any(|backend| &*backend.name == name),
+            TypeUrl::Secret => host.name.as_str() == name,
+            _ => false,
+        });
+        let objects: BTreeSet<_> =
+            hosts.flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect();
+        objects.into_iter().collect()
+    }
+
+    fn store_change(&mut self, change: Change) {
+        match change {
+            Change::Applied(applied) => {
+                let key = applied.object.key();
+                self.ledger.set(&format!("object {key}"), applied.findings.clone());
+                let touched = self.store.apply(*applied);
+                self.touch(&touched);
+            }
+            Change::Deleted(key) => self.delete(&key),
+            Change::Listed(kind, keys) => {
+                for key in self.store.missing_from(kind, &keys) {
+                    self.delete(&key);
+                }
+            }
+            Change::Findings { place, findings } => self.ledger.set(&place, findings),
+            Change::Ready => self.published.ready = true,
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        self.ledger.set(&format!("object {key}"), Vec::new());
+        let touched = self.store.delete(key);
+        self.touch(&touched);
+    }
+
+    /// What read something of this is dirty. A host that somebody names for the first time has no reader yet.
+    fn touch(&mut self, touched: &[Read]) {
+        for read in touched {
+            if let Read::Routing(host) = read {
+                self.dirty.insert(Output::Host(host.clone()));
+            }
+            self.dirty.extend(self.dependencies.readers(read));
+        }
+    }
+
+    /// Hosts first: they decide which endpoint sets there are.
+    fn run(&mut self) {
+        while let Some(output) = self.dirty.pop_first() {
+            match &output {
+                Output::Host(name) => self.run_host(name),
+                Output::Endpoints(key) => self.run_endpoints(key),
+                Output::DefaultCertificate => self.run_default_certificate(),
+                Output::ConfigMap => self.run_config_map(),
+            }
+        }
+        for name in self.hosts.take_rescoped() {
+            self.scope(&name);
+        }
+    }
+}

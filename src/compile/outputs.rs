@@ -1,0 +1,209 @@
+//! How each output is run, and what becomes of its value.
+
+use std::sync::Arc;
+
+use super::{Compiler, Output};
+use crate::features::unsupported;
+use crate::model::{Backend, Certificate, EndpointSetKey, Endpoints, Host, SecretRef};
+use crate::resolve;
+use crate::store::View;
+use crate::translate;
+use crate::values::{Findings, HostName, Kind, ObjectKey};
+use crate::xds::{Resource, TypeUrl};
+
+impl Compiler {
+    /// Runs a host; what it newly refers to becomes dirty.
+    pub(super) fn run_host(&mut self, name: &HostName) {
+        let output = Output::Host(name.clone());
+        let view = View::new(&self.store);
+        let resolved = resolve::host(&view, &self.settings, name);
+        let reads = view.into_reads();
+        self.ledger.set(&format!("host {name}"), resolved.findings.into_vec());
+        let old = self.published.hosts.get(name).cloned();
+        let Some(mut host) = resolved.host else {
+            // A host that nobody serves still has readers' dependencies, such as the class that could make it ours.
+            if self.store.names_host(name) {
+                self.dependencies.record(&output, reads);
+            } else {
+                self.dependencies.forget(&output);
+            }
+            if let Some(old) = old {
+                self.remove_host(&old);
+            }
+            return;
+        };
+        self.dependencies.record(&output, reads);
+        // The certificate is not part of the host's value: a rotation must not touch routes.
+        self.set_secret(name, resolved.certificate.as_ref(), old.as_deref());
+        if old.as_deref() == Some(&host) {
+            return;
+        }
+        self.add_references(&mut host);
+        if let Some(old) = &old {
+            self.remove_references(old);
+        }
+        let host = Arc::new(host);
+        self.published.hosts.insert(name.clone(), host.clone());
+        self.hosts.insert(name, &host.age);
+        self.set_routes(old.as_deref(), &host);
+        if old.is_none_or(|old| old.listeners_differ() != host.listeners_differ()) {
+            self.scope(name);
+        }
+    }
+
+    fn remove_host(&mut self, host: &Host) {
+        self.published.hosts.remove(&host.name);
+        self.hosts.remove(&host.name);
+        for listener in translate::names::LISTENERS {
+            let routes = translate::route::name(host, listener);
+            self.update.remove.push((TypeUrl::RouteConfiguration, routes.into()));
+        }
+        self.remove_references(host);
+        if host.certificate.is_some() {
+            self.update.remove.push((TypeUrl::Secret, host.name.as_str().into()));
+        }
+        for listener in translate::names::LISTENERS {
+            let scope = translate::scope::name(&host.name, listener);
+            self.update.remove.push((TypeUrl::ScopedRouteConfiguration, scope.into()));
+        }
+        if host.name.is_wildcard() {
+            self.set_fallback();
+        }
+    }
+
+    fn set_routes(&mut self, old: Option<&Host>, host: &Host) {
+        if let Some(old) = old.filter(|old| old.listeners_differ() && !host.listeners_differ()) {
+            let name = translate::route::name(old, translate::names::HTTPS);
+            self.update.remove.push((TypeUrl::RouteConfiguration, name.into()));
+        }
+        self.update.set.extend(translate::route::route_configurations(host).into_iter().map(Arc::new));
+    }
+
+    /// The host's certificate under the host's name. Equal ones are sent to nobody.
+    fn set_secret(&mut self, name: &HostName, certificate: Option<&Certificate>, old: Option<&Host>) {
+        match certificate {
+            Some(certificate) => {
+                self.update.set.push(Arc::new(translate::secret::secret(name.as_str(), certificate)));
+            }
+            None if old.is_some_and(|old| old.certificate.is_some()) => {
+                self.update.remove.push((TypeUrl::Secret, name.as_str().into()));
+            }
+            None => {}
+        }
+    }
+
+    /// The certificate for names without one of their own: the configured Secret's, else the generated one.
+    pub(super) fn run_default_certificate(&mut self) {
+        let view = View::new(&self.store);
+        let configured = self.settings.default_ssl_certificate.as_ref().map(|(namespace, name)| {
+            let secret = SecretRef { namespace: namespace.as_str().into(), name: name.as_str().into() };
+            resolve::default_certificate(&view, &secret)
+        });
+        let reads = view.into_reads();
+        self.dependencies.record(&Output::DefaultCertificate, reads);
+        let (certificate, findings) = configured.unwrap_or_default();
+        self.ledger.set("default certificate", findings.into_vec());
+        let name = translate::names::DEFAULT_SECRET;
+        let secret = match certificate {
+            Some(certificate) => translate::secret::secret(name, &certificate),
+            None => translate::secret::generated(name, &self.default_certificate),
+        };
+        self.update.set.push(Arc::new(secret));
+    }
+
+    /// The ConfigMap's values are read by the hosts; what no host asks for is said here.
+    pub(super) fn run_config_map(&mut self) {
+        let (namespace, name) = &self.settings.config_map;
+        let view = View::new(&self.store);
+        let mut findings = Findings::default();
+        if let Some(config_map) = view.config_map(namespace, name) {
+            let key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
+            unsupported::check_config_map(&key, config_map.data.as_ref(), &mut findings);
+        }
+        let reads = view.into_reads();
+        self.dependencies.record(&Output::ConfigMap, reads);
+        self.ledger.set("config map", findings.into_vec());
+    }
+
+    /// Makes clusters, endpoint sets, certificates and limits that nobody referred to before. Equal backends of
+    /// different hosts become one in memory.
+    fn add_references(&mut self, host: &mut Host) {
+        for backend in &mut host.backends {
+            let name = backend.name.clone();
+            if self.references.backends.add(name.clone(), || backend.clone()) {
+                self.update.set.push(Arc::new(translate::cluster::cluster(backend)));
+                if let Endpoints::Service(key) = &backend.endpoints
+                    && self.references.endpoints.add(key.clone(), || ())
+                {
+                    self.dirty.insert(Output::Endpoints(key.clone()));
+                }
+            } else if let Some(shared) = self.references.backends.get(&name) {
+                *backend = shared.clone();
+            }
+        }
+        for route in &mut host.routes {
+            route.effects = self.references.share(&route.effects);
+        }
+        for limit in &host.limits {
+            self.references.limits.add(limit.id.clone(), || limit.clone());
+            self.published.limits.insert(limit.clone());
+        }
+    }
+
+    fn remove_references(&mut self, host: &Host) {
+        for backend in &host.backends {
+            if let Some(gone) = self.references.backends.remove(&backend.name) {
+                self.remove_cluster(&gone);
+            }
+        }
+        for route in &host.routes {
+            self.references.unshare(&route.effects);
+        }
+        for limit in &host.limits {
+            if self.references.limits.remove(&limit.id).is_some() {
+                self.published.limits.remove(&limit.id);
+            }
+        }
+    }
+
+    fn remove_cluster(&mut self, backend: &Backend) {
+        self.update.remove.push((TypeUrl::Cluster, backend.name.clone()));
+        if let Endpoints::Service(key) = &backend.endpoints
+            && self.references.endpoints.remove(key).is_some()
+        {
+            let output = Output::Endpoints(key.clone());
+            self.ledger.set(&format!("endpoints {key}"), Vec::new());
+            self.dependencies.forget(&output);
+            self.update.remove.push((TypeUrl::ClusterLoadAssignment, key.to_string().into()));
+        }
+    }
+
+    /// Runs an endpoint set that somebody refers to.
+    pub(super) fn run_endpoints(&mut self, key: &EndpointSetKey) {
+        if self.references.endpoints.get(key).is_none() {
+            return;
+        }
+        let view = View::new(&self.store);
+        let (set, findings) = resolve::endpoint_set(&view, key);
+        self.dependencies.record(&Output::Endpoints(key.clone()), view.into_reads());
+        self.ledger.set(&format!("endpoints {key}"), findings.into_vec());
+        self.update.set.push(Arc::new(translate::endpoint::cluster_load_assignment(&set)));
+    }
+
+    /// Scopes of a host as they should be now.
+    pub(super) fn scope(&mut self, name: &HostName) {
+        let Some(host) = self.published.hosts.get(name).cloned() else { return };
+        let scopes = translate::scope::scoped_routes(&host, self.hosts.is_on_demand(name));
+        self.update.set.extend(scopes.into_iter().map(Arc::new));
+        if name.is_wildcard() {
+            self.set_fallback();
+        }
+    }
+
+    fn set_fallback(&mut self) {
+        let wildcards = self.hosts.wildcards();
+        let deep = wildcards.iter().filter(|host| host.shallow().is_some()).cloned().collect();
+        let fallback: Resource = translate::fallback::extension_config(!wildcards.is_empty(), &deep);
+        self.update.set.push(Arc::new(fallback));
+    }
+}

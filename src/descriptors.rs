@@ -1,0 +1,106 @@
+//! Envoy's messages as JSON, and JSON as Envoy's messages, by their descriptors.
+//!
+//! JSON is Envoy's own form of it (protobuf JSON, an `Any` unpacked beside its `@type`). Listeners and the bootstrap
+//! are written in it, since they are few and deeply nested; the debug endpoint prints it.
+
+use std::sync::{Mutex, PoisonError};
+
+use envoy_types::pb::google::protobuf::Any;
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+
+/// Read when first needed: some 10 MiB, and 65 ms.
+static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+
+fn pool() -> DescriptorPool {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || {
+        let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.descriptors"));
+        DescriptorPool::decode(bytes).expect("build.rs wrote a descriptor set")
+    };
+    pool.get_or_insert_with(read).clone()
+}
+
+/// Gives the memory back that the descriptors take, until they are needed again.
+pub fn release() {
+    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// Why a message could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The type is not among the descriptors: add its file to `proto/envoy.roots`.
+    #[error("{0} is not a known message type")]
+    UnknownType(String),
+    /// The bytes are not a message of the type.
+    #[error("not a {0}: {1}")]
+    Decode(String, #[source] prost_reflect::prost::DecodeError),
+    /// The JSON is not that of the type.
+    #[error("not a {0}: {1}")]
+    Json(String, #[source] serde_json::Error),
+}
+
+/// The message in protobuf JSON with the field names of the `.proto` files, as Envoy's own dumps have them.
+///
+/// # Errors
+/// When the type, or that of an `Any` inside, is unknown or the bytes are not of it.
+pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
+    let name = short(type_name);
+    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let message =
+        DynamicMessage::decode(descriptor, bytes).map_err(|error| Error::Decode(name.to_owned(), error))?;
+    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
+    message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .map_err(|error| Error::Json(name.to_owned(), error))
+}
+
+/// The bytes of a message written in protobuf JSON.
+///
+/// # Errors
+/// When the type is unknown, or the JSON has a field that it lacks or a value of another type.
+pub fn from_json(type_name: &str, json: &Value) -> Result<Vec<u8>, Error> {
+    let name = short(type_name);
+    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let message =
+        DynamicMessage::deserialize(descriptor, json).map_err(|error| Error::Json(name.to_owned(), error))?;
+    Ok(message.encode_to_vec())
+}
+
+/// A message packed into an `Any`.
+pub fn pack<M: prost::Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+fn short(type_name: &str) -> &str {
+    type_name.rsplit('/').next().unwrap_or(type_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nested_any_is_unpacked() {
+        let listener = json!({
+            "name": "http",
+            "filter_chains": [{"filters": [{
+                "name": "hcm",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                    "stat_prefix": "x",
+                },
+            }]}],
+        });
+        let bytes = from_json("envoy.config.listener.v3.Listener", &listener).unwrap();
+        assert_eq!(to_json("envoy.config.listener.v3.Listener", &bytes).unwrap(), listener);
+    }
+
+    #[test]
+    fn what_a_type_lacks_is_named() {
+        let error = from_json("envoy.config.listener.v3.Listener", &json!({"nmae": "x"})).unwrap_err();
+        assert!(error.to_string().contains("nmae"), "{error}");
+    }
+}

@@ -1,0 +1,269 @@
+//! What policies do to a route: typed, merged by one rule a field, lowered to Envoy by `translate` alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::backend_protocol::Protocol;
+use super::cors::Cors;
+use super::fault::Fault;
+use super::retries::Retries;
+use crate::values::Origin;
+pub use crate::values::Setting;
+use crate::values::matching::HeaderMatch;
+
+/// One value a field: the first to set it keeps it.
+pub type Single<T> = Option<Setting<T>>;
+
+/// Sets a field unless something set it before.
+pub fn set<T>(field: &mut Single<T>, value: T, origin: Origin) {
+    field.get_or_insert(Setting { value, origin });
+}
+
+/// Everything that policies do to a route.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effects {
+    /// Longest time for the whole answer; none means no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Single<Duration>,
+    /// For gRPC requests, in place of `timeout`: what their `grpc-timeout` header asks for, up to this; 0 for any. None
+    /// leaves the header to the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_timeout: Single<Duration>,
+    /// Longest silence of the stream in both directions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Single<Duration>,
+    /// Longest silence of the upstream once the request was sent; 504 before response headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try_idle_timeout: Single<Duration>,
+    /// When and how often a request is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Single<Retries>,
+    /// What the upstream sees as path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_rewrite: Single<PathRewrite>,
+    /// What the upstream sees as Host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_rewrite: Single<String>,
+    /// Largest request body in bytes; more is answered 413.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_request_bytes: Single<u64>,
+    /// Changes of request headers, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub request_headers: Vec<HeaderOperation>,
+    /// Changes of response headers, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<HeaderOperation>,
+    /// Where copies go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Setting<MirrorTarget>>,
+    /// Cross-origin rules of Envoy's `cors` filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Single<Cors>,
+    /// Faults of Envoy's `fault` filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Single<Fault>,
+    /// Limits that the rate limit service counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RouteLimit>,
+    /// Answers given before the route's own, by phase.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guard>,
+    /// How upstream connections are made: part of the cluster, not of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Single<Protocol>,
+    /// Longest time for an upstream connection to be made: part of the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Single<Duration>,
+}
+
+/// What the upstream sees as path; the query stays.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathRewrite {
+    /// The matched prefix or path is replaced; after a regular expression, the whole path (Envoy's `prefix_rewrite`).
+    Prefix(String),
+    /// ingress-nginx's `rewrite-target`: the whole path is replaced, `$1` are captures of the route's own path.
+    Target(String),
+    /// What matches the pattern is replaced, `\1` are its captures (Envoy's `regex_rewrite`).
+    Regex {
+        /// RE2.
+        pattern: String,
+        /// The replacement.
+        substitution: String,
+    },
+}
+
+/// One change of a header.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeaderOperation {
+    /// Replaces the header or adds it. The value is an Envoy format string: escape `%` in plain text.
+    Set(String, String),
+    /// Adds a value.
+    Add(String, String),
+    /// Takes the header away.
+    Remove(String),
+}
+
+/// Where a copy of a request goes. `resolve` finds the backend behind it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorTarget {
+    /// A Service's name in one of its forms, or a DNS name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether it is spoken to in TLS.
+    pub tls: bool,
+    /// Host of the copy, if it is not the request's own.
+    pub host_rewrite: Option<String>,
+    /// Share of requests copied, in millionths.
+    pub millionths: u32,
+}
+
+/// A limit as a route refers to it; the limit itself is in the host model's `limits`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteLimit {
+    /// The limit's id.
+    pub id: Arc<str>,
+    /// What each counter stands for.
+    pub key: LimitKey,
+    /// The status of a refusal, which decides the filter that asks.
+    pub status: LimitStatus,
+    /// The policy or annotation.
+    pub origin: Origin,
+}
+
+/// What each counter of a limit stands for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LimitKey {
+    /// The client's address.
+    ClientAddress,
+    /// A header's value; the name is in lower case.
+    Header(String),
+}
+
+/// The status of a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LimitStatus {
+    /// 503, ingress-nginx's `limit-req-status-code`.
+    ServiceUnavailable,
+    /// 429.
+    TooManyRequests,
+}
+
+/// An answer given before the route's own, to requests that the route matches.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// Guards of earlier phases come first.
+    pub phase: Phase,
+    /// The listeners on which it stands.
+    pub listeners: Listeners,
+    /// Further conditions.
+    pub when: Vec<HeaderMatch>,
+    /// The answer.
+    pub answer: Answer,
+    /// Why it is there.
+    pub origin: Origin,
+}
+
+/// The order of guards: that of nginx's phases.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// To https.
+    Redirect,
+    /// A backend that cannot serve.
+    Unavailable,
+    /// A request that cannot be counted.
+    Limits,
+    /// A request that cannot be let in.
+    Auth,
+}
+
+/// The listeners on which something stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Listeners {
+    /// Both.
+    #[default]
+    All,
+    /// The http listener.
+    Http,
+    /// The https listener.
+    Https,
+}
+
+impl Listeners {
+    /// The listeners that are in both.
+    pub fn and(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, either) | (either, Self::All) => Some(either),
+            (one, same) if one == same => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Those that are not in the other.
+    pub fn without(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::All, Self::Http) => Some(Self::Https),
+            (Self::All, Self::Https) => Some(Self::Http),
+            (one, other) if other == Self::All || one == other => None,
+            (one, _) => Some(one),
+        }
+    }
+}
+
+/// An answer that Envoy gives by itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// A status and a body.
+    Direct {
+        /// 200 to 599.
+        status: u16,
+        /// The body, as bytes.
+        body: Vec<u8>,
+    },
+    /// A redirect.
+    Redirect(Box<Redirect>),
+}
+
+/// A redirect; what is not given stays as the request had it, the query too.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<String>,
+    /// Host, with a port if need be.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Path.
+    pub path: RedirectPath,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// The path of a redirect.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedirectPath {
+    /// The request's own.
+    #[default]
+    Keep,
+    /// This one.
+    Whole(String),
+    /// The request's own without its last slash.
+    WithoutTrailingSlash,
+    /// None, and no query either: the location ends with the host.
+    Nothing,
+}

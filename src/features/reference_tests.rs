@@ -1,0 +1,71 @@
+//! `docs/annotations.md` is made of the table. `UPDATE_DOCS=1 cargo test` writes it anew.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{ANNOTATIONS, Annotation, PREFIX, unsupported};
+
+const INTRODUCTION: &str = "\
+# Annotations
+
+<!-- Made from the table in src/features/mod.rs; `UPDATE_DOCS=1 cargo test` writes it anew. -->
+
+What Chancery reads of an Ingress's annotations, each with the meaning that ingress-nginx gives it. Every key begins
+with `nginx.ingress.kubernetes.io/`. A value that is not of the accepted form has no effect and is a finding, which
+`chancery check` prints and the debug endpoint shows; so is a key that nobody knows. Where a ConfigMap key is named, the
+ingress-nginx ConfigMap (`--configmap`) sets the default of every Ingress.
+";
+
+fn reference() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    text.push('\n');
+    for feature in ANNOTATIONS {
+        let links = feature.iter().map(|Annotation { name, .. }| format!("[`{name}`](#{name})"));
+        writeln!(text, "- {}", links.collect::<Vec<_>>().join(", ")).unwrap();
+    }
+    for annotation in ANNOTATIONS.iter().flat_map(|feature| feature.iter()) {
+        let Annotation { name, value, default, example, text: says, config_map } = annotation;
+        write!(text, "\n## {name}\n\n{says}\n\n| | |\n|---|---|\n").unwrap();
+        for (column, value) in [("accepted", *value), ("default", default)] {
+            writeln!(text, "| {column} | {} |", value.replace('|', "\\|")).unwrap();
+        }
+        if let Some(config_map) = config_map {
+            writeln!(text, "| ConfigMap key | `{config_map}` |").unwrap();
+        }
+        write!(text, "\n```yaml\n{PREFIX}{name}: \"{}\"\n```\n", example.replace('\\', "\\\\")).unwrap();
+    }
+    text.push_str(
+        "\n# Without effect yet\n\nThese annotations of ingress-nginx are known and have no effect; each is a finding. \
+         Where one of them keeps somebody out,\nthe routes of the object answer 503, since they would be open without \
+         it.\n\n",
+    );
+    for name in unsupported::NAMES {
+        let refused = match refuses(name) {
+            true => ": the routes answer 503",
+            false => "",
+        };
+        writeln!(text, "- `{name}`{refused}").unwrap();
+    }
+    text
+}
+
+/// Whether an object with this annotation is not served.
+fn refuses(name: &str) -> bool {
+    let object = crate::values::ObjectKey::new(crate::values::Kind::Ingress, "shop", "api");
+    let annotations = [(format!("{PREFIX}{name}"), String::new())].into();
+    unsupported::check(&object, Some(&annotations), &mut crate::values::Findings::default()).is_some()
+}
+
+#[test]
+fn the_annotation_reference_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/annotations.md");
+    let reference = reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &reference).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == reference,
+        "docs/annotations.md is stale: run `UPDATE_DOCS=1 cargo test` and commit it"
+    );
+}

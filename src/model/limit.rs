@@ -1,0 +1,210 @@
+//! Rate limits: how often something may be asked for, counted by what.
+//!
+//! This is also the one place that says how Envoy names a limit to the rate limit service. One
+//! `RateLimitDescriptor` stands for one limit. Its first entry is [`LIMIT_ENTRY`] with the limit's id; every
+//! further entry, its name included, is part of the key that is counted:
+//!
+//! ```text
+//! domain "chancery"
+//! [("limit", "Ingress/shop/api/limit-rps"), ("key", "192.0.2.7")]
+//! [("limit", "RateLimitPolicy/shop/api/0"), ("key", "a header's value")]
+//! ```
+//!
+//! Envoy builds them with these actions (tried with Envoy 1.40); an action that has no value drops its descriptor,
+//! so that what it would count is not limited:
+//!
+//! - the limit: `generic_key`, `descriptor_key: limit`;
+//! - a header's value: `request_headers`, `descriptor_key: key`. Of several headers of the name the first counts,
+//!   and an empty one is a key like any other;
+//! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with
+//!   `descriptor_key: key`, `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the
+//!   addresses that are exempt.
+
+use std::fmt;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The RLS domain of every descriptor that names one of our limits.
+pub const DOMAIN: &str = "chancery";
+/// The name of a descriptor's first entry; its value is the limit's id.
+pub const LIMIT_ENTRY: &str = "limit";
+/// The name of an entry that holds a counted value, where Envoy's action lets us choose one.
+pub const KEY_ENTRY: &str = "key";
+
+/// One limit. Equal keys of one limit share a counter, wherever the requests came in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// Unique and stable, such as `Ingress/NAMESPACE/NAME/limit-rps`. Counters outlive every change but one of
+    /// their limit's id or algorithm.
+    pub id: Arc<str>,
+    /// What a counter is kept for.
+    pub key: Key,
+    /// How hits are counted.
+    pub algorithm: Algorithm,
+}
+
+/// What requests are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Key {
+    /// The trusted address of the client, without its port.
+    ClientAddress,
+    /// The value of the request header of this name, in lower case.
+    Header(Arc<str>),
+}
+
+/// How hits are counted. Times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Algorithm {
+    /// A leaky bucket of `burst + 1` hits that drains `requests` hits every `period_ms`.
+    Gcra {
+        /// Hits a period.
+        requests: u32,
+        /// The period.
+        period_ms: u64,
+        /// Hits that may come at once on top of the first.
+        burst: u32,
+    },
+    /// `requests` hits in a window that begins with a key's first hit and lasts `window_ms`.
+    FixedWindow {
+        /// Hits a window.
+        requests: u32,
+        /// The length of the window.
+        window_ms: u64,
+    },
+}
+
+impl Algorithm {
+    /// What nginx's `limit_req` with `nodelay` does for this rate and burst, to the hit.
+    ///
+    /// nginx keeps a rate in thousandths of a request a second and rounds it down, so that 100 a minute is
+    /// 1.666 a second; `ngx_http_limit_req_module.c` is the source of the rule. A rate that this leaves as it
+    /// is keeps its own period.
+    #[must_use]
+    pub fn limit_req(requests: u32, period_ms: u64, burst: u32) -> Self {
+        const MILLION: u64 = 1_000_000;
+        let scaled = u64::from(requests) * MILLION;
+        let period_ms = period_ms.max(1);
+        match u32::try_from(scaled / period_ms) {
+            Ok(thousandths) if !scaled.is_multiple_of(period_ms) => {
+                Self::Gcra { requests: thousandths, period_ms: MILLION, burst }
+            }
+            _ => Self::Gcra { requests, period_ms, burst },
+        }
+    }
+
+    /// The hits and the milliseconds of "N in T", for people and response headers.
+    #[must_use]
+    pub fn quota(&self) -> (u32, u64) {
+        match *self {
+            Self::Gcra { requests, period_ms, .. } => (requests, period_ms),
+            Self::FixedWindow { requests, window_ms } => (requests, window_ms),
+        }
+    }
+}
+
+/// Every limit that is in force, by id. Cheap to clone and to change by one; as JSON, a list ordered by id.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct LimitSet(OrdMap<Arc<str>, Limit>);
+
+impl LimitSet {
+    /// The limit of this id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Limit> {
+        self.0.get(id)
+    }
+
+    /// Adds a limit, in place of any other of its id. An equal one changes nothing, so that the set stays the same.
+    pub fn insert(&mut self, limit: Limit) {
+        if self.get(&limit.id) != Some(&limit) {
+            self.0.insert(limit.id.clone(), limit);
+        }
+    }
+
+    /// Whether it is the very same set, which is cheap to tell: neither was changed since one was cloned of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
+    /// Takes a limit away.
+    pub fn remove(&mut self, id: &str) {
+        self.0.remove(id);
+    }
+
+    /// All limits, ordered by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Limit> {
+        self.0.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for LimitSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Limit> for LimitSet {
+    fn from_iter<I: IntoIterator<Item = Limit>>(limits: I) -> Self {
+        Self(limits.into_iter().map(|limit| (limit.id.clone(), limit)).collect())
+    }
+}
+
+impl Serialize for LimitSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for LimitSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<Limit>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_as_nginx_keeps_it() {
+        let gcra = |requests, period_ms| Algorithm::Gcra { requests, period_ms, burst: 5 };
+        for ((requests, period), kept) in [
+            ((10, 1_000), gcra(10, 1_000)),
+            ((60, 60_000), gcra(60, 60_000)),
+            ((300, 60_000), gcra(300, 60_000)),
+            ((100, 60_000), gcra(1_666, 1_000_000)),
+            ((1, 60_000), gcra(16, 1_000_000)),
+        ] {
+            assert_eq!(Algorithm::limit_req(requests, period, 5), kept, "{requests} in {period} ms");
+        }
+    }
+
+    #[test]
+    fn a_set_is_a_list_in_json() {
+        let json = serde_json::json!([
+            {"id": "a", "key": "clientAddress", "algorithm": {"gcra": {"requests": 1, "periodMs": 1000, "burst": 5}}},
+            {"id": "b", "key": {"header": "x-api-key"}, "algorithm": {"fixedWindow": {"requests": 5, "windowMs": 60000}}},
+        ]);
+        let set: LimitSet = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(set.len(), 2);
+        assert_eq!(set.get("b").unwrap().key, Key::Header("x-api-key".into()));
+        assert_eq!(serde_json::to_value(&set).unwrap(), json);
+    }
+}

@@ -1,0 +1,164 @@
+//! What `serve` and `run` are asked to do: plain data between the command line and the application.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::settings::Settings;
+
+/// What the control plane is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeOptions {
+    /// What decides the resources.
+    pub settings: Settings,
+    /// The folder of manifests to follow; without one it is Kubernetes.
+    pub manifests: Option<PathBuf>,
+    /// How Kubernetes is reached, and what is written back to it.
+    pub kubernetes: KubernetesOptions,
+    /// Where the services listen.
+    pub listen: Listen,
+    /// Mutual TLS of the xDS port; without it, only loopback or a trusted network may be listened on.
+    pub xds_tls: Option<TlsFiles>,
+    /// Where the rate limit service is.
+    pub ratelimit: Place,
+    /// Where the auth service is.
+    pub authz: Place,
+    /// The folder for the last good snapshot.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What `run` is asked to do: the control plane, and an Envoy beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOptions {
+    /// The control plane's part.
+    pub serve: ServeOptions,
+    /// The Envoy binary.
+    pub envoy: PathBuf,
+    /// Where that Envoy's admin interface listens; port 0 picks one.
+    pub envoy_admin: SocketAddr,
+    /// The bytes of memory that there are for this process and that Envoy, if there is a limit.
+    pub envoy_memory: Option<u64>,
+}
+
+/// How Kubernetes is reached, and what is written back to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KubernetesOptions {
+    /// The kubeconfig file; without one, the usual places and then the Pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespaces that are watched; empty means all.
+    pub watch_namespaces: Vec<String>,
+    /// Addresses or host names that the status of routing objects shows.
+    pub publish_status_addresses: Vec<String>,
+    /// Namespace and name of the Service whose addresses the status of routing objects shows.
+    pub publish_service: Option<(String, String)>,
+}
+
+/// Where the services listen. Port 0 picks one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listen {
+    /// xDS.
+    pub xds: SocketAddr,
+    /// Debug endpoint, health and metrics.
+    pub admin: SocketAddr,
+    /// The rate limit service.
+    pub ratelimit: SocketAddr,
+    /// The auth service.
+    pub authz: SocketAddr,
+}
+
+/// The PEM files of mutual TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFiles {
+    /// The certificate chain that is shown to the other side.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority that must have signed the other side's certificate.
+    pub authority: PathBuf,
+}
+
+/// Where a service that Envoy calls is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process.
+    Embedded,
+    /// At this `HOST:PORT`.
+    Remote(String),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            "off" => Ok(Self::Off),
+            address => {
+                host_port(address).map_err(|_| "expected `embedded`, `off` or HOST:PORT".to_owned())?;
+                Ok(Self::Remote(address.to_owned()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::Remote(address) => address,
+            Self::Off => "off",
+        })
+    }
+}
+
+/// Host and port of `HOST:PORT`. The host is a DNS name or an address; brackets around an IPv6 address are taken off.
+///
+/// # Errors
+/// The accepted form.
+pub fn host_port(text: &str) -> Result<(String, u16), String> {
+    let form = || "expected HOST:PORT".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(form)?;
+    let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(Some(address)) => address.parse::<std::net::Ipv6Addr>().map_err(|_| form())?.to_string(),
+        Some(None) => return Err(form()),
+        None => host.to_owned(),
+    };
+    let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let known = !host.is_empty()
+        && (is_name(&host) || host.parse::<std::net::Ipv6Addr>().is_ok() && text.starts_with('['));
+    if known { Ok((host, port)) } else { Err(form()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        for (text, host) in [("localhost:1", "localhost"), ("10.0.0.1:80", "10.0.0.1"), ("[::1]:80", "::1")] {
+            assert_eq!(host_port(text).map(|(host, _)| host).as_deref(), Ok(host));
+            assert_eq!(Place::from_str(text), Ok(Place::Remote(text.into())));
+        }
+        assert_eq!(Place::from_str("embedded"), Ok(Place::Embedded));
+        assert_eq!(Place::from_str("off"), Ok(Place::Off));
+        for text in [
+            "",
+            "host",
+            "host:",
+            ":80",
+            "host:0",
+            "host:99999",
+            "::1:80",
+            "[::1",
+            "[x]:80",
+            "a b:80",
+            "http://a:80",
+        ] {
+            assert!(Place::from_str(text).is_err(), "{text}");
+        }
+    }
+}

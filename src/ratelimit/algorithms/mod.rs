@@ -1,0 +1,56 @@
+//! How hits are counted: pure functions over a small state, with the time passed in.
+//!
+//! Times are milliseconds on one clock that only goes forward; the state of a key that was never seen, and of one
+//! that has been idle for long enough, is [`State::default`].
+
+pub mod fixed_window;
+pub mod gcra;
+
+use crate::model::limit::Algorithm;
+
+/// What a counter remembers; its meaning is the algorithm's. The default one equals an absent counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The time that `used` is counted from.
+    pub at: u64,
+    /// What is used up; 0 means nothing is remembered.
+    pub used: u64,
+}
+
+/// What a request wants of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hits {
+    /// So many hits, all or none. 0 only asks whether one more would be allowed.
+    Take(u64),
+    /// So many hits given back, never more than were taken. Always allowed.
+    Return(u64),
+}
+
+/// What an algorithm says. A refusal leaves the state as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the hits are allowed.
+    pub allowed: bool,
+    /// The state after them.
+    pub state: State,
+    /// Hits that would still be allowed at once.
+    pub remaining: u64,
+    /// After a refusal, milliseconds until these hits are allowed, or, where they never are, until nothing is
+    /// used; else milliseconds until nothing is used.
+    pub reset_ms: u64,
+    /// From this time on the state equals the default one.
+    pub idle_at: u64,
+}
+
+/// Counts `hits` at the time `now`.
+#[must_use]
+pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: u64) -> Verdict {
+    match *algorithm {
+        Algorithm::Gcra { requests, period_ms, burst } => {
+            gcra::Gcra { requests, period_ms, burst }.count(state, hits, now)
+        }
+        Algorithm::FixedWindow { requests, window_ms } => {
+            fixed_window::FixedWindow { requests, window_ms }.count(state, hits, now)
+        }
+    }
+}

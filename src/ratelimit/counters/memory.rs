@@ -1,0 +1,283 @@
+//! Counters in this process: a bounded, sharded table.
+//!
+//! Each shard is a plain map behind its own lock, and a request that asks several limits holds the locks of all its
+//! counters, taken in order, while it decides: so "all or none" is exact, which a concurrent map that locks one entry
+//! at a time cannot give.
+//!
+//! The table never forgets a counter that matters. A counter that has been idle for long enough equals one that does
+//! not exist; when a shard would grow, those go first. If it is full even so, keys that have no counter share their
+//! limit's one overflow counter, and a key that gets a counter while that one is in use begins with what it has used.
+//! So a flood of keys may be refused too much but is never allowed more.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::key::{AsIs, CounterKey, Secret};
+use super::{Ask, Counters, Hits, Outcome, Unavailable};
+use crate::ratelimit::algorithms::{State, Verdict, count};
+
+/// Counters that a table holds unless told otherwise. It fills the maps of all shards to the brim (7 of 8 places in
+/// 16,384), which takes 43 MB.
+pub const DEFAULT_CAPACITY: usize = SHARDS * 14_336;
+
+/// A shard looks for idle counters no more often than this, in milliseconds, so that a flood cannot make every hit
+/// search the table.
+const SWEEP_EVERY_MS: u64 = 250;
+
+/// The most shards: enough that a search of one holds up few others, and not for long.
+const SHARDS: usize = 64;
+
+#[derive(Clone, Copy)]
+struct Cell {
+    state: State,
+    idle_at: u64,
+}
+
+/// Counters, and when the idle ones were last dropped.
+#[derive(Default)]
+struct Cells {
+    map: HashMap<CounterKey, Cell, BuildHasherDefault<AsIs>>,
+    swept_at: u64,
+}
+
+impl Cells {
+    /// Drops the counters that equal none, unless that was done a moment ago. Returns how many went.
+    fn sweep(&mut self, now: u64) -> usize {
+        if now < self.swept_at.saturating_add(SWEEP_EVERY_MS) {
+            return 0;
+        }
+        self.swept_at = now;
+        let before = self.map.len();
+        self.map.retain(|_, cell| cell.idle_at > now);
+        before - self.map.len()
+    }
+}
+
+/// The table. Its clock starts with it and only goes forward.
+pub struct Memory {
+    shards: Box<[Mutex<Cells>]>,
+    shard_capacity: usize,
+    /// One counter for each limit that has had more keys than fit. Locked after the shards.
+    overflow: Mutex<Cells>,
+    /// How many overflow counters there are; tells without the lock that there are none.
+    overflowing: AtomicUsize,
+    overflowed: AtomicU64,
+    evicted: AtomicU64,
+    secret: Secret,
+    epoch: Instant,
+}
+
+/// What a table holds and has been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Counters held, idle ones too.
+    pub counters: usize,
+    /// The most counters it will hold.
+    pub capacity: usize,
+    /// Idle counters dropped so far.
+    pub evicted: u64,
+    /// Decisions so far that fell to a limit's overflow counter since the table was full.
+    pub overflowed: u64,
+}
+
+/// Where an ask's state is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Own(CounterKey),
+    Overflow(CounterKey),
+}
+
+struct Charge {
+    place: Place,
+    before: State,
+    verdict: Verdict,
+}
+
+/// The locks that one decision holds.
+struct Held<'a> {
+    shards: Vec<(usize, MutexGuard<'a, Cells>)>,
+    overflow: Option<MutexGuard<'a, Cells>>,
+}
+
+impl Held<'_> {
+    fn shard(&mut self, index: usize) -> &mut Cells {
+        let at = self.shards.iter().position(|(held, _)| *held == index);
+        &mut self.shards[at.expect("the shards of all asks are locked before any is read")].1
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(DEFAULT_CAPACITY)
+    }
+}
+
+impl Memory {
+    /// A table of at most `capacity` counters (at least one), overflow counters not included.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let shards = (capacity / 256).clamp(1, SHARDS);
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shard_capacity: (capacity / shards).max(1),
+            overflow: Mutex::default(),
+            overflowing: AtomicUsize::new(0),
+            overflowed: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            secret: Secret::random(),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            counters: self.shards.iter().map(|shard| lock(shard).map.len()).sum(),
+            capacity: self.shard_capacity * self.shards.len(),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            overflowed: self.overflowed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Answers as of the time `now`, in milliseconds of a clock that only goes forward.
+    #[must_use]
+    pub fn decide_at(&self, asks: &[Ask<'_>], now: u64) -> Vec<Outcome> {
+        let keys: Vec<CounterKey> = asks.iter().map(|ask| self.secret.counter(ask.limit, ask.key)).collect();
+        let mut held = self.hold(&keys);
+        let mut charges: Vec<Charge> = Vec::with_capacity(asks.len());
+        for (ask, key) in asks.iter().zip(keys) {
+            let (place, before) = self.find(&mut held, &charges, ask, key, now);
+            charges.push(Charge {
+                place,
+                before,
+                verdict: count(&ask.limit.algorithm, before, ask.hits, now),
+            });
+        }
+        if charges.iter().any(|charge| !charge.verdict.allowed) {
+            revoke(asks, &mut charges, now);
+        }
+        for charge in charges.iter().filter(|charge| charge.verdict.state != charge.before) {
+            self.store(&mut held, charge);
+        }
+        charges.iter().map(|Charge { verdict, .. }| outcome(verdict)).collect()
+    }
+
+    /// Locks the shards of these keys in order of their index, so that no two decisions wait for each other.
+    fn hold(&self, keys: &[CounterKey]) -> Held<'_> {
+        let mut wanted: Vec<usize> = keys.iter().map(|key| self.shard_of(*key)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        Held {
+            shards: wanted.into_iter().map(|index| (index, lock(&self.shards[index]))).collect(),
+            overflow: None,
+        }
+    }
+
+    fn shard_of(&self, key: CounterKey) -> usize {
+        (key.high % self.shards.len() as u64) as usize
+    }
+
+    /// Where an ask's counter is and what it says, earlier asks of the same request included.
+    fn find<'a>(
+        &'a self,
+        held: &mut Held<'a>,
+        earlier: &[Charge],
+        ask: &Ask<'_>,
+        key: CounterKey,
+        now: u64,
+    ) -> (Place, State) {
+        let own = Place::Own(key);
+        if let Some(state) = state_at(earlier, own) {
+            return (own, state);
+        }
+        let shard = held.shard(self.shard_of(key));
+        if let Some(cell) = shard.map.get(&key) {
+            return (own, cell.state);
+        }
+        let room = self.has_room(shard, now);
+        if room && self.overflowing.load(Ordering::Acquire) == 0 {
+            return (own, State::default());
+        }
+        let shared = self.secret.overflow(ask.limit);
+        let place = if room { own } else { Place::Overflow(shared) };
+        if !room {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(state) = state_at(earlier, place) {
+            return (place, state);
+        }
+        let overflow = held.overflow.get_or_insert_with(|| lock(&self.overflow));
+        overflow.sweep(now);
+        self.overflowing.store(overflow.map.len(), Ordering::Release);
+        (place, overflow.map.get(&shared).map_or_else(State::default, |cell| cell.state))
+    }
+
+    /// Whether one more counter fits. Where the map would grow for it, the idle ones go first.
+    fn has_room(&self, shard: &mut Cells, now: u64) -> bool {
+        if shard.map.len() >= self.shard_capacity || shard.map.len() == shard.map.capacity() {
+            let evicted = shard.sweep(now);
+            self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        }
+        shard.map.len() < self.shard_capacity
+    }
+
+    fn store<'a>(&'a self, held: &mut Held<'a>, charge: &Charge) {
+        let cell = Cell { state: charge.verdict.state, idle_at: charge.verdict.idle_at };
+        match charge.place {
+            Place::Own(key) => {
+                held.shard(self.shard_of(key)).map.insert(key, cell);
+            }
+            Place::Overflow(key) => {
+                let overflow = held.overflow.get_or_insert_with(|| lock(&self.overflow));
+                overflow.map.insert(key, cell);
+                self.overflowing.store(overflow.map.len(), Ordering::Release);
+            }
+        }
+    }
+}
+
+/// The state that earlier charges of the same request left at a place.
+fn state_at(charges: &[Charge], place: Place) -> Option<State> {
+    charges.iter().rev().find(|charge| charge.place == place).map(|charge| charge.verdict.state)
+}
+
+/// Takes back what was allowed, since some other ask was refused. What was given back stays given.
+fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: u64) {
+    for (at, ask) in asks.iter().enumerate() {
+        let (earlier, rest) = charges.split_at_mut(at);
+        let charge = &mut rest[0];
+        charge.before = state_at(earlier, charge.place).unwrap_or(charge.before);
+        charge.verdict = match ask.hits {
+            Hits::Take(_) if !charge.verdict.allowed => Verdict { state: charge.before, ..charge.verdict },
+            Hits::Take(_) => {
+                let uncharged = count(&ask.limit.algorithm, charge.before, Hits::Take(0), now);
+                Verdict { allowed: true, ..uncharged }
+            }
+            Hits::Return(_) => count(&ask.limit.algorithm, charge.before, ask.hits, now),
+        };
+    }
+}
+
+fn lock(cells: &Mutex<Cells>) -> MutexGuard<'_, Cells> {
+    cells.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn outcome(verdict: &Verdict) -> Outcome {
+    Outcome { allowed: verdict.allowed, remaining: verdict.remaining, reset_ms: verdict.reset_ms }
+}
+
+impl Counters for Memory {
+    async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
+        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(self.decide_at(asks, now))
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

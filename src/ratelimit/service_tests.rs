@@ -1,0 +1,147 @@
+//! The meaning of requests and answers, through real counters.
+
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use envoy_types::pb::google::protobuf::UInt64Value;
+
+use super::*;
+use crate::model::limit::Key;
+use crate::ratelimit::counters::memory::Memory;
+
+/// Long periods, so that no test depends on how fast it runs.
+fn limits() -> LimitSet {
+    let limit = |id: &str, algorithm| Limit { id: id.into(), key: Key::ClientAddress, algorithm };
+    LimitSet::from_iter([
+        limit("bucket", Algorithm::Gcra { requests: 1, period_ms: 86_400_000, burst: 2 }),
+        limit("five", Algorithm::FixedWindow { requests: 5, window_ms: 60_000_000 }),
+        limit("hourly", Algorithm::FixedWindow { requests: 100, window_ms: 3_600_000 }),
+        limit("none", Algorithm::FixedWindow { requests: 0, window_ms: 1_000 }),
+    ])
+}
+
+fn descriptor(limit: &str, key: &str) -> RateLimitDescriptor {
+    let entry = |key: &str, value: &str| Entry { key: key.into(), value: value.into() };
+    RateLimitDescriptor {
+        entries: vec![entry("limit", limit), entry("remote_address", key)],
+        ..RateLimitDescriptor::default()
+    }
+}
+
+fn hits(n: u64, descriptor: RateLimitDescriptor) -> RateLimitDescriptor {
+    RateLimitDescriptor { hits_addend: Some(UInt64Value { value: n }), ..descriptor }
+}
+
+struct Rig {
+    service: RateLimit<Memory>,
+    limits: watch::Sender<Arc<LimitSet>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (sender, receiver) = watch::channel(Arc::new(limits()));
+        let service =
+            RateLimit { limits: receiver, counters: Arc::new(Memory::default()), decisions: Arc::default() };
+        Self { service, limits: sender }
+    }
+
+    async fn ask(&self, addend: u32, descriptors: Vec<RateLimitDescriptor>) -> RateLimitResponse {
+        let request = RateLimitRequest { domain: DOMAIN.into(), descriptors, hits_addend: addend };
+        self.service.should_rate_limit(Request::new(request)).await.unwrap().into_inner()
+    }
+
+    /// Whether the request is allowed, and what each of its limits has left.
+    async fn left(&self, addend: u32, descriptors: Vec<RateLimitDescriptor>) -> (bool, Vec<u32>) {
+        let answer = self.ask(addend, descriptors).await;
+        let left = answer.statuses.iter().map(|status| status.limit_remaining).collect();
+        (answer.overall_code == i32::from(Code::Ok), left)
+    }
+}
+
+#[tokio::test]
+async fn addends_of_request_and_descriptor() {
+    let rig = Rig::new();
+    let five = || descriptor("five", "k");
+    for (addend, asked, expected) in [
+        (0, five(), (true, vec![4])),
+        (2, five(), (true, vec![2])),
+        (2, hits(1, five()), (true, vec![1])),
+        (9, hits(0, five()), (true, vec![1])),
+        (2, five(), (false, vec![1])),
+        (1, five(), (true, vec![0])),
+        (1, hits(0, five()), (false, vec![0])),
+        (0, RateLimitDescriptor { is_negative_hits: true, ..hits(2, five()) }, (true, vec![2])),
+    ] {
+        assert_eq!(rig.left(addend, vec![asked.clone()]).await, expected, "{addend} {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_descriptor_has_its_status_in_order_and_a_refusal_charges_nothing() {
+    let rig = Rig::new();
+    let asked = || vec![descriptor("hourly", "k"), descriptor("gone", "k"), descriptor("five", "k")];
+    for left in (0..5).rev() {
+        assert_eq!(rig.left(1, asked()).await, (true, vec![95 + left, 0, left]));
+    }
+    assert_eq!(rig.left(1, asked()).await, (false, vec![95, 0, 0]));
+    let answer = rig.ask(1, asked()).await;
+    let codes: Vec<i32> = answer.statuses.iter().map(|status| status.code).collect();
+    assert_eq!(codes, [Code::Ok, Code::Ok, Code::OverLimit].map(i32::from));
+    let hourly = answer.statuses[0].current_limit.clone().unwrap();
+    assert_eq!((hourly.requests_per_unit, hourly.unit()), (100, Unit::Hour));
+    assert_eq!(answer.statuses[1].current_limit, None);
+    assert_eq!(answer.statuses[2].current_limit.as_ref().unwrap().unit(), Unit::Unknown);
+    let report = rig.service.decisions.report(&limits(), None);
+    let counted: Vec<_> = report.limits.iter().map(|l| (&*l.limit.id, l.allowed, l.denied)).collect();
+    assert_eq!(counted, [("bucket", 0, 0), ("five", 5, 2), ("hourly", 5, 0), ("none", 0, 0)]);
+    assert_eq!((report.totals.allowed, report.totals.denied, report.totals.unknown), (5, 2, 7));
+}
+
+#[tokio::test]
+async fn what_names_no_limit_is_let_through() {
+    let rig = Rig::new();
+    let entry = Entry { key: "other".into(), value: "none".into() };
+    for descriptors in [
+        vec![],
+        vec![RateLimitDescriptor::default()],
+        vec![RateLimitDescriptor { entries: vec![entry], ..RateLimitDescriptor::default() }],
+        vec![descriptor("", "k"), descriptor("nobody", "k")],
+    ] {
+        let answer = rig.ask(1, descriptors.clone()).await;
+        assert_eq!(answer.overall_code, i32::from(Code::Ok), "{descriptors:?}");
+        assert_eq!(answer.statuses.len(), descriptors.len());
+    }
+    let request = RateLimitRequest {
+        domain: "theirs".into(),
+        descriptors: vec![descriptor("none", "k")],
+        hits_addend: 1,
+    };
+    let answer = rig.service.should_rate_limit(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(answer.overall_code, i32::from(Code::Ok));
+    assert_eq!(rig.left(1, vec![descriptor("none", "k")]).await, (false, vec![0]));
+}
+
+#[tokio::test]
+async fn reset_is_in_whole_seconds_rounded_up() {
+    let rig = Rig::new();
+    let answer = rig.ask(3, vec![descriptor("bucket", "k")]).await;
+    let reset = |answer: &RateLimitResponse| answer.statuses[0].duration_until_reset.unwrap();
+    assert_eq!((reset(&answer).seconds, reset(&answer).nanos), (3 * 86_400, 0));
+    let answer = rig.ask(1, vec![descriptor("bucket", "k")]).await;
+    assert_eq!(answer.overall_code, i32::from(Code::OverLimit));
+    assert_eq!((reset(&answer).seconds, reset(&answer).nanos), (86_400, 0));
+}
+
+#[tokio::test]
+async fn a_new_set_of_limits_holds_at_once_and_keeps_the_counters_of_the_old() {
+    let rig = Rig::new();
+    assert_eq!(rig.left(5, vec![descriptor("five", "k")]).await, (true, vec![0]));
+    let mut next = limits();
+    next.remove("hourly");
+    let id = "new".into();
+    let algorithm = Algorithm::FixedWindow { requests: 1, window_ms: 60_000_000 };
+    next.insert(Limit { id, key: Key::Header("x-api-key".into()), algorithm });
+    rig.limits.send_replace(Arc::new(next));
+    assert_eq!(rig.left(1, vec![descriptor("five", "k")]).await, (false, vec![0]));
+    assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (true, vec![0]));
+    assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (false, vec![0]));
+    assert_eq!(rig.ask(1, vec![descriptor("hourly", "k")]).await.statuses[0].current_limit, None);
+}

@@ -1,0 +1,234 @@
+//! Services and host names to backends.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::draft::Draft;
+use crate::features::backend_protocol::Protocol;
+use crate::features::timeouts::DEFAULT_CONNECT;
+use crate::model::backend::is_dns_name;
+use crate::model::{Backend, EndpointSetKey, Endpoints};
+use crate::values::{Kind, ObjectKey, Origin, hash};
+
+/// An ExternalName that names another ExternalName is followed this far.
+const MAX_ALIASES: usize = 4;
+
+/// How a routing object names a Service's port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Port<'a> {
+    /// By number: the Service port's, or its target port's.
+    Number(u16),
+    /// By number: the Service port's alone, as Istio has it.
+    ServiceNumber(u16),
+    /// By name: the Service port's, or its target port's.
+    Name(&'a str),
+    /// Not at all: the only one that the Service has.
+    Only,
+}
+
+/// What a routing object says of its upstream connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Upstream {
+    /// The protocol; none leaves it to the Service port's `appProtocol`.
+    pub(crate) protocol: Option<Protocol>,
+    /// Whether the protocol may be in the port's name (`grpc-web`), as Istio has it.
+    pub(crate) protocol_by_port_name: bool,
+    /// Longest time for a connection to be made.
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { protocol: None, protocol_by_port_name: false, connect_timeout: DEFAULT_CONNECT }
+    }
+}
+
+/// The backend of a Service's port, as an index into the host's backends. None, with a finding at `at`, if it cannot
+/// serve.
+pub(crate) fn service(
+    draft: &mut Draft<'_>,
+    at: &Origin,
+    namespace: &str,
+    name: &str,
+    port: Port<'_>,
+    upstream: Upstream,
+) -> Option<usize> {
+    resolve(draft, at, namespace, name, port, upstream, MAX_ALIASES)
+}
+
+/// The backend of a host name: a Service's in one of the forms `svc.ns`, `svc.ns.svc`, `svc.ns.svc.DOMAIN`, else DNS.
+pub(crate) fn host(
+    draft: &mut Draft<'_>,
+    at: &Origin,
+    host: &str,
+    port: u16,
+    upstream: Upstream,
+) -> Option<usize> {
+    by_host(draft, at, host, Port::Number(port), upstream, MAX_ALIASES)
+}
+
+/// A backend that answers 503, for the share of a weighted route whose Service or port does not exist.
+pub(crate) fn unavailable(draft: &mut Draft<'_>, namespace: &str, name: &str, upstream: Upstream) -> usize {
+    // No Service has a port 0, so that there are never endpoints.
+    let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: 0 };
+    draft.backends.index(backend(Endpoints::Service(key), Protocol::Http, upstream))
+}
+
+/// Namespace and name of the Service that a host name means, and whether it can mean nothing else.
+pub(crate) fn service_name<'h>(draft: &Draft<'_>, host: &'h str) -> Option<(&'h str, &'h str, bool)> {
+    let host = host.trim_end_matches('.');
+    let in_domain =
+        host.strip_suffix(draft.settings.cluster_domain.as_str()).and_then(|rest| rest.strip_suffix(".svc."));
+    let (rest, certain) = match in_domain.or_else(|| host.strip_suffix(".svc")) {
+        Some(rest) => (rest, true),
+        None => (host, false),
+    };
+    let (name, namespace) = rest.split_once('.')?;
+    (!namespace.contains('.')).then_some((namespace, name, certain))
+}
+
+fn by_host(
+    draft: &mut Draft<'_>,
+    at: &Origin,
+    host: &str,
+    port: Port<'_>,
+    upstream: Upstream,
+    aliases: usize,
+) -> Option<usize> {
+    if let Some((namespace, name, certain)) = service_name(draft, host)
+        && (certain || draft.view.service(namespace, name).is_some())
+    {
+        return resolve(draft, at, namespace, name, port, upstream, aliases);
+    }
+    let (Port::Number(number) | Port::ServiceNumber(number), true) = (port, is_dns_name(host)) else {
+        let message = format!("{host:?} is neither a Service's name nor a DNS name with a port number");
+        draft.findings.error(&at.object, &*at.field, "InvalidHost", message);
+        return None;
+    };
+    let endpoints = Endpoints::Dns { host: host.to_ascii_lowercase().into(), port: number };
+    Some(draft.backends.index(backend(endpoints, upstream.protocol.unwrap_or_default(), upstream)))
+}
+
+fn resolve(
+    draft: &mut Draft<'_>,
+    at: &Origin,
+    namespace: &str,
+    name: &str,
+    port: Port<'_>,
+    upstream: Upstream,
+    aliases: usize,
+) -> Option<usize> {
+    let Some(service) = draft.view.service(namespace, name) else {
+        let message = format!("Service {namespace}/{name} does not exist; requests are answered 503");
+        draft.findings.error(&at.object, &*at.field, "ServiceNotFound", message);
+        return None;
+    };
+    if let Some(target) = external_name(service) {
+        if aliases == 0 {
+            let message = format!("Service {namespace}/{name} is an ExternalName of too many others");
+            draft.findings.error(&at.object, &*at.field, "ExternalNameLoop", message);
+            return None;
+        }
+        let port = find(service, port).map_or(port, |port| Port::Number(number(port.port)));
+        return by_host(draft, at, target, port, upstream, aliases - 1);
+    }
+    let Some(found) = find(service, port) else {
+        let message = port_message(namespace, name, service, port);
+        draft.findings.error(&at.object, &*at.field, "PortNotFound", message);
+        return None;
+    };
+    let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number(found.port) };
+    let by_name =
+        || upstream.protocol_by_port_name.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
+    let protocol = upstream
+        .protocol
+        .or_else(|| Protocol::from_app_protocol(found.app_protocol.as_deref()?))
+        .or_else(by_name)
+        .unwrap_or_default();
+    Some(draft.backends.index(backend(Endpoints::Service(key), protocol, upstream)))
+}
+
+/// Whether a backend has somewhere to send requests. DNS names count as having.
+pub(crate) fn has_endpoints(draft: &Draft<'_>, index: usize) -> bool {
+    match &draft.backends.get(index).endpoints {
+        Endpoints::Service(key) => draft.view.has_endpoints(&ObjectKey::new(
+            Kind::Service,
+            key.namespace.clone(),
+            key.service.clone(),
+        )),
+        Endpoints::Dns { .. } => true,
+    }
+}
+
+fn backend(endpoints: Endpoints, protocol: Protocol, upstream: Upstream) -> Backend {
+    let settings = hash::stable(&(&endpoints, protocol, upstream.connect_timeout)) as u32;
+    let what = match &endpoints {
+        Endpoints::Service(key) => key.to_string(),
+        Endpoints::Dns { host, port } => format!("{host}:{port}"),
+    };
+    Backend {
+        name: format!("{what}~{settings:08x}").into(),
+        endpoints,
+        protocol,
+        connect_timeout: upstream.connect_timeout,
+    }
+}
+
+fn external_name(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") { spec.external_name.as_deref() } else { None }
+}
+
+fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
+    let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
+    match wanted {
+        Port::Only => {
+            if let [only] = ports {
+                Some(only)
+            } else {
+                None
+            }
+        }
+        Port::Number(wanted) => ports
+            .iter()
+            .find(|port| number(port.port) == wanted)
+            .or_else(|| ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))),
+        Port::ServiceNumber(wanted) => ports.iter().find(|port| number(port.port) == wanted),
+        Port::Name(wanted) => ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
+            ports
+                .iter()
+                .find(|port| matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted))
+        }),
+    }
+}
+
+fn port_message(namespace: &str, name: &str, service: &Service, wanted: Port<'_>) -> String {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let have: Vec<_> = ports
+        .map(|port| match &port.name {
+            Some(name) => format!("{} ({name})", port.port),
+            None => port.port.to_string(),
+        })
+        .collect();
+    let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
+    let wanted = match wanted {
+        Port::Number(number) | Port::ServiceNumber(number) => format!("no port {number}"),
+        Port::Name(name) => format!("no port named {name:?}"),
+        Port::Only => "several ports and none is chosen".to_owned(),
+    };
+    format!("Service {namespace}/{name} has {wanted} (it has {have}); requests are answered 503")
+}
+
+/// Istio's protocol selection by port name: `name: <protocol>[-<suffix>]`.
+fn protocol_of_name(name: &str) -> Option<Protocol> {
+    match name.split('-').next() {
+        Some("grpc" | "http2") => Some(Protocol::Grpc),
+        _ => None,
+    }
+}
+
+fn number(port: i32) -> u16 {
+    u16::try_from(port).unwrap_or_default()
+}

@@ -1,0 +1,102 @@
+//! Canary Ingresses: which one takes part in a route, and the routes that come of it.
+//!
+//! ingress-nginx hangs a canary on the main *Service*, so it also acts on other hosts and paths of that Service, and
+//! across namespaces. Here it acts on the host and path that it names, within its namespace.
+
+use super::backend;
+use super::draft::Draft;
+use super::ingress::{Location, Source};
+use crate::features::canary::{Canary, HeaderRule};
+use crate::model::route::exact;
+use crate::model::{Action, Destination, Match, Route};
+use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
+
+/// A canary that takes part in a route.
+#[derive(Debug)]
+pub(crate) struct Alternative<'a> {
+    pub(crate) canary: &'a Canary,
+    pub(crate) backend: usize,
+}
+
+/// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
+pub(crate) fn find<'a>(
+    draft: &mut Draft<'_>,
+    main: &Location<'_>,
+    main_backend: usize,
+    canaries: &'a [Location<'a>],
+) -> Option<Alternative<'a>> {
+    let found = canaries.iter().find(|location| {
+        location.is_same_path(main) && location.source.key.namespace == main.source.key.namespace
+    })?;
+    let canary = found.source.policies.canary.as_ref()?;
+    let backend = found.backend(draft)?;
+    (backend != main_backend && backend::has_endpoints(draft, backend))
+        .then_some(Alternative { canary, backend })
+}
+
+/// Says which canary paths take part in nothing.
+pub(crate) fn check(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &[Location<'_>]) {
+    for (index, canary) in canaries.iter().enumerate() {
+        let key = canary.source.key;
+        let same =
+            |other: &&Location<'_>| other.is_same_path(canary) && other.source.key.namespace == key.namespace;
+        if let Some(earlier) = canaries[..index].iter().find(same) {
+            let message = format!("{} is older and the canary of this path already", earlier.source.key);
+            draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
+        } else if !mains.iter().any(|main| same(&main)) {
+            let message = format!(
+                "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
+                key.namespace, draft.host, canary.path
+            );
+            draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
+        }
+    }
+}
+
+/// The routes of a location with a canary: header, then cookie, then weight.
+pub(crate) fn routes(
+    source: &Source<'_>,
+    main: usize,
+    alternative: &Alternative<'_>,
+    base: &Match,
+    route: impl Fn(&'static str, Match, Action) -> Route,
+) -> Vec<Route> {
+    let Alternative { canary, backend } = alternative;
+    debug_assert_ne!(main, *backend, "a canary of itself in {}", source.key);
+    let to = |backend| Action::Forward(vec![Destination::only(backend)]);
+    let mut routes = Vec::new();
+    let mut by_header = |variant, name: &str, value, backend| {
+        let mut matches = base.clone();
+        matches.headers.push(HeaderMatch::new(name, value));
+        routes.push(route(variant, matches, to(backend)));
+    };
+    match &canary.header {
+        None => {}
+        Some((name, HeaderRule::AlwaysNever)) => {
+            by_header("canary by header", name, exact("always"), *backend);
+            by_header("main by header", name, exact("never"), main);
+        }
+        Some((name, HeaderRule::Value(value))) => by_header("canary by header", name, exact(value), *backend),
+        Some((name, HeaderRule::Pattern(pattern))) => {
+            let anywhere = TextMatch::Regex(format!("(?s).*(?:{pattern}).*"));
+            by_header("canary by header", name, anywhere, *backend);
+        }
+        Some((name, HeaderRule::BrokenPattern)) => {
+            by_header("main by header", name, TextMatch::Present, main)
+        }
+    }
+    if let Some(name) = &canary.cookie {
+        for (variant, value, backend) in
+            [("canary by cookie", "always", *backend), ("main by cookie", "never", main)]
+        {
+            let mut matches = base.clone();
+            matches.cookies.push(NamedMatch { name: name.clone(), value: exact(value) });
+            routes.push(route(variant, matches, to(backend)));
+        }
+    }
+    let shares = [(main, canary.total - canary.weight), (*backend, canary.weight)];
+    let shares = shares.into_iter().filter(|(_, weight)| *weight > 0);
+    let destinations = shares.map(|(backend, weight)| Destination::weighted(backend, weight)).collect();
+    routes.push(route("", base.clone(), Action::Forward(destinations)));
+    routes
+}

@@ -1,0 +1,184 @@
+//! `route` and `mirror`: destinations to backends.
+
+use crate::crd::virtual_service::{Destination as Wanted, HttpRoute, HttpRouteDestination};
+use crate::features::effects::{Effects, HeaderOperation, MirrorTarget, Setting, set};
+use crate::features::headers::{self, Changes};
+use crate::features::mirror::Copies;
+use crate::features::{Field, timeouts};
+use crate::model::route::MirrorBackend;
+use crate::model::{Destination, Endpoints};
+use crate::resolve::backend::{self, Port, Upstream};
+use crate::resolve::draft::Draft;
+use crate::values::{ObjectKey, Origin};
+
+/// How Istio makes upstream connections.
+const UPSTREAM: Upstream =
+    Upstream { protocol: None, protocol_by_port_name: true, connect_timeout: timeouts::ISTIO_CONNECT };
+
+/// The shares of a rule. None, with a finding, if no request of it can be served.
+///
+/// One destination takes all, whatever its weight, and its headers come after the rule's. Of several, those of weight
+/// 0 are left out; a share whose Service does not exist is answered 503.
+pub(super) fn destinations(
+    draft: &mut Draft<'_>,
+    key: &ObjectKey,
+    path: &str,
+    rule: &HttpRoute,
+    effects: &mut Effects,
+) -> Option<Vec<Destination>> {
+    if let [only] = &rule.route[..] {
+        return single(draft, key, path, only, effects).map(|only| vec![only]);
+    }
+    let weights = weights(&rule.route, &mut Field::new(key, path, &mut draft.findings))?;
+    let mut shares = Vec::with_capacity(rule.route.len());
+    let mut serving = false;
+    for (index, (wanted, weight)) in rule.route.iter().zip(weights).enumerate() {
+        if weight == 0 {
+            continue;
+        }
+        let path = format!("{path}.route[{index}]");
+        let found = find(draft, &Origin::new(key, format!("{path}.destination")), &wanted.destination);
+        serving |= found.is_some();
+        let backend = found.unwrap_or_else(|| unavailable(draft, key, &wanted.destination));
+        let mut share = Destination::weighted(backend, weight);
+        let changes = changes(draft, key, &path, wanted);
+        share.request_headers = changes.request;
+        share.response_headers = changes.response;
+        let host = changes.authority.map(|host| HeaderOperation::Set(":authority".to_owned(), host.value));
+        share.request_headers.extend(host);
+        shares.push(share);
+    }
+    serving.then_some(shares)
+}
+
+fn single(
+    draft: &mut Draft<'_>,
+    key: &ObjectKey,
+    path: &str,
+    only: &HttpRouteDestination,
+    effects: &mut Effects,
+) -> Option<Destination> {
+    let path = format!("{path}.route[0]");
+    if only.weight.is_some_and(|weight| weight < 0) {
+        let message = "is negative; it has no effect, since one destination takes all requests";
+        draft.findings.warning(key, format!("{path}.weight"), "InvalidWeight", message);
+    }
+    let changes = changes(draft, key, &path, only);
+    effects.request_headers.extend(changes.request);
+    effects.response_headers.extend(changes.response);
+    if let Some(host) = changes.authority {
+        set(&mut effects.host_rewrite, host.value, host.origin);
+    }
+    find(draft, &Origin::new(key, format!("{path}.destination")), &only.destination).map(Destination::only)
+}
+
+fn changes(draft: &mut Draft<'_>, key: &ObjectKey, path: &str, of: &HttpRouteDestination) -> Changes {
+    let mut field = Field::new(key, format!("{path}.headers"), &mut draft.findings);
+    of.headers.as_ref().map(|headers| headers::changes(headers, &mut field)).unwrap_or_default()
+}
+
+/// The weights of several destinations. None, with a finding, if they make no shares.
+fn weights(route: &[HttpRouteDestination], field: &mut Field<'_>) -> Option<Vec<u32>> {
+    let mut weights = Vec::with_capacity(route.len());
+    for (index, destination) in route.iter().enumerate() {
+        let weight = destination.weight.unwrap_or_default();
+        // Envoy bounds the sum, Istio each weight.
+        match u32::try_from(weight).ok().filter(|weight| i32::try_from(*weight).is_ok()) {
+            Some(weight) => weights.push(weight),
+            None => {
+                let message =
+                    format!("{weight} is not a weight from 0; requests of the rule are answered 503");
+                field.child("route").item(index).child("weight").error("InvalidWeight", message);
+                return None;
+            }
+        }
+    }
+    match weights.iter().map(|weight| u64::from(*weight)).sum::<u64>() {
+        0 => {
+            let message = "several destinations need weights above 0; requests of the rule are answered 503";
+            field.child("route").error("InvalidWeight", message);
+            None
+        }
+        sum if sum > u64::from(u32::MAX) => {
+            field.child("route").error(
+                "InvalidWeight",
+                "the sum of weights is too large; requests of the rule are answered 503",
+            );
+            None
+        }
+        _ => Some(weights),
+    }
+}
+
+/// The backends of mirrors, and what the effects say of them. One that cannot be found is a finding and is left out.
+pub(super) fn mirrors(
+    draft: &mut Draft<'_>,
+    key: &ObjectKey,
+    copies: &[Copies<'_>],
+    effects: &mut Effects,
+) -> Vec<MirrorBackend> {
+    let mut mirrors = Vec::new();
+    for copy in copies {
+        let Some(backend) = find(draft, &copy.origin, copy.destination) else { continue };
+        let port = match &draft.backends.get(backend).endpoints {
+            Endpoints::Service(key) => key.port,
+            Endpoints::Dns { port, .. } => *port,
+        };
+        mirrors.push(MirrorBackend { mirror: effects.mirrors.len(), backend });
+        let value = MirrorTarget {
+            host: full_name(draft, key, &copy.destination.host),
+            port,
+            tls: false,
+            host_rewrite: None,
+            millionths: copy.millionths,
+        };
+        effects.mirrors.push(Setting { value, origin: copy.origin.clone() });
+    }
+    mirrors
+}
+
+/// A host without a dot is a Service of the object's own namespace.
+fn full_name(draft: &Draft<'_>, key: &ObjectKey, host: &str) -> String {
+    if host.contains('.') {
+        host.to_owned()
+    } else {
+        format!("{host}.{}.svc.{}", key.namespace, draft.settings.cluster_domain)
+    }
+}
+
+/// The backend of a destination. None, with a finding, if there is no such Service or port.
+fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted) -> Option<usize> {
+    let mut field = Field::new(&at.object, &*at.field, &mut draft.findings);
+    if wanted.subset.as_ref().is_some_and(|subset| !subset.is_empty()) {
+        let message = "subsets are not supported yet; requests go to the whole Service";
+        field.child("subset").warning("NotSupported", message);
+    }
+    let port = match wanted.port.as_ref().map(|port| u16::try_from(port.number)) {
+        None => Port::Only,
+        Some(Ok(number @ 1..)) => Port::ServiceNumber(number),
+        Some(_) => {
+            field.child("port.number").error("InvalidPort", "is not a port; requests are answered 503");
+            return None;
+        }
+    };
+    let host = full_name(draft, &at.object, &wanted.host);
+    let Some((namespace, name, _)) = backend::service_name(draft, &host) else {
+        let message = format!(
+            "{host:?} names no Service of the cluster; requests are answered 503 (a Service of type ExternalName \
+             reaches other hosts)"
+        );
+        draft.findings.warning(&at.object, format!("{}.host", at.field), "ServiceNotFound", message);
+        return None;
+    };
+    backend::service(draft, at, namespace, name, port, UPSTREAM)
+}
+
+/// What stands for a destination that [`find`] has not found.
+fn unavailable(draft: &mut Draft<'_>, key: &ObjectKey, wanted: &Wanted) -> usize {
+    let host = full_name(draft, key, &wanted.host);
+    let (namespace, name) = match backend::service_name(draft, &host) {
+        Some((namespace, name, _)) => (namespace, name),
+        None => (&*key.namespace, "unknown"),
+    };
+    backend::unavailable(draft, namespace, name, UPSTREAM)
+}

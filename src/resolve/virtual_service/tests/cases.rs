@@ -1,0 +1,548 @@
+//! One table a topic: the name, the `http` section, the routes, the findings.
+
+use super::check;
+
+type Case = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+
+#[track_caller]
+fn table(cases: &[Case]) {
+    for (name, http, routes, findings) in cases {
+        check(name, http, routes, findings);
+    }
+}
+
+#[test]
+fn order() {
+    table(&[
+        (
+            "listed order, not by specificity; nothing after what takes everything",
+            "
+- {match: [{uri: {prefix: /x}}], route: [{destination: {host: a}}]}
+- {match: [{uri: {exact: /x/y}}], route: [{destination: {host: b}}]}
+- {route: [{destination: {host: b}}]}
+- {match: [{uri: {exact: /late}}], route: [{destination: {host: a}}]}",
+            &["prefix /x -> shop/a/80", "exact /x/y -> shop/b/80", "prefix / -> shop/b/80"],
+            &["spec.http[3].match[0] NeverReached"],
+        ),
+        (
+            "`.*` takes everything, inside one rule too",
+            "- {match: [{uri: {regex: .*}}, {uri: {prefix: /a}}], route: [{destination: {host: a}}]}",
+            &["regex .* -> shop/a/80"],
+            &["spec.http[0].match[1] NeverReached"],
+        ),
+        (
+            "what takes everything goes to the end, what does not stays; an empty prefix is not such",
+            "
+- {match: [{uri: {regex: /.*}}], route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /}, method: {exact: GET}}], route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: ''}}], route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /}, ignoreUriCase: true}], route: [{destination: {host: a}}]}
+- {route: [{destination: {host: b}}]}",
+            &[
+                "regex /.* -> shop/a/80",
+                "prefix / :method=GET -> shop/a/80",
+                "prefix  -> shop/a/80",
+                "prefix / -> shop/a/80",
+            ],
+            &["spec.http[4] NeverReached"],
+        ),
+        (
+            "what takes everything on one listener leaves the other",
+            "
+- {match: [{port: 80}], redirect: {scheme: https}}
+- {match: [{uri: {prefix: /x}}, {port: 8080, uri: {prefix: /y}}, {port: 9999}], route: [{destination: {host: a}}]}
+- {route: [{destination: {host: b}}]}
+- {match: [{port: 443}], route: [{destination: {host: a}}]}",
+            &[
+                "https: prefix /x -> shop/a/80",
+                "http: prefix / -> 301 https://…",
+                "https: prefix / -> shop/b/80",
+            ],
+            &[
+                "spec.http[1].match[2].port PortNotServed",
+                "spec.http[1].match[1] NeverReached",
+                "spec.http[3].match[0] NeverReached",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn matches() {
+    table(&[
+        (
+            "paths",
+            "
+- match:
+  - {uri: {exact: /A}}
+  - {uri: {prefix: /a}}
+  - {uri: {regex: '/a/[0-9]+'}, ignoreUriCase: true}
+  - {uri: {exact: /A}, ignoreUriCase: true}
+  - {uri: {prefix: /a}, ignoreUriCase: true}
+  - {uri: {exact: a}}
+  - {uri: {regex: '('}}
+  - {uri: {regex: ''}}
+  - {uri: {exact: /a, prefix: /a}}
+  - {uri: {}}
+  route: [{destination: {host: a}}]",
+            &[
+                "exact /A -> shop/a/80",
+                "prefix /a -> shop/a/80",
+                "regex /a/[0-9]+ -> shop/a/80",
+                "iexact /A -> shop/a/80",
+                "iprefix /a -> shop/a/80",
+                "exact a -> shop/a/80",
+                "prefix / -> shop/a/80",
+            ],
+            &[
+                "spec.http[0].match[5].uri NeverMatches",
+                "spec.http[0].match[6].uri InvalidRegex",
+                "spec.http[0].match[7].uri InvalidRegex",
+                "spec.http[0].match[8].uri InvalidMatch",
+            ],
+        ),
+        (
+            "headers by name, then those that must not be, then pseudo headers",
+            "
+- match:
+  - headers: {x-b: {exact: '1'}, X-A: {prefix: v}, x-c: {regex: 'a|b'}, x-d: {}, x-e: {regex: '*'}, ':method': {exact: GET}}
+    withoutHeaders: {x-f: {exact: q}, x-g: {}}
+    method: {regex: 'GET|PUT'}
+    authority: {exact: 'api.example.com:8080'}
+    scheme: {exact: https}
+  route: [{destination: {host: a}}]",
+            &["prefix / :method=GET x-a^=v x-b=1 x-c~=a|b x-d x-e !x-f=q !x-g :method~=GET|PUT \
+               :authority=api.example.com:8080 :scheme=https -> shop/a/80"],
+            &[],
+        ),
+        (
+            "query parameters",
+            "
+- match: [{queryParams: {d: {}, a: {exact: ''}, b: {prefix: x}, c: {regex: 'y+'}}}]
+  route: [{destination: {host: a}}]",
+            &["prefix / ?a= ?b^=x ?c~=y+ ?d -> shop/a/80"],
+            &[],
+        ),
+        (
+            "a match with a condition that cannot be honoured is left out, the rest of the rule stays",
+            "
+- match:
+  - headers: {'@request.auth.claims.sub': {exact: me}}
+  - headers: {x: {prefix: ''}, z: {regex: '(?=a)'}}
+  - queryParams: {'': {exact: x}}
+  - sourceLabels: {app: x}
+  - sourceNamespace: other
+  - {gateways: [mesh], uri: {prefix: /mesh}}
+  - {gateways: [gw], sourceNamespace: other, uri: {prefix: /gw}}
+  - {uri: {prefix: /ok}, statPrefix: s, name: it}
+  route: [{destination: {host: a}}]",
+            &["prefix /gw -> shop/a/80", "prefix /ok -> shop/a/80"],
+            &[
+                "spec.http[0].match[0].headers.@request.auth.claims.sub InvalidMatch",
+                "spec.http[0].match[1].headers.x InvalidMatch",
+                "spec.http[0].match[1].headers.z InvalidMatch",
+                "spec.http[0].match[2].queryParams. InvalidMatch",
+                "spec.http[0].match[3] SourceNotMatched",
+                "spec.http[0].match[4] SourceNotMatched",
+                "spec.http[0].match[5].gateways MeshOnly",
+                "spec.http[0].match[6].gateways GatewaysNotRead",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn destinations() {
+    table(&[
+        (
+            "names and ports",
+            "
+- {match: [{uri: {prefix: /1}}], route: [{destination: {host: c.ml.svc.cluster.local}}]}
+- {match: [{uri: {prefix: /2}}], route: [{destination: {host: c.ml.svc, port: {number: 8080}}}]}
+- {match: [{uri: {prefix: /3}}], route: [{destination: {host: c.ml}}]}
+- {match: [{uri: {prefix: /4}}], route: [{destination: {host: two, port: {number: 81}}}]}
+- {match: [{uri: {prefix: /5}}], route: [{destination: {host: out}}]}
+- {match: [{uri: {prefix: /6}}], route: [{destination: {host: a, subset: v2}}]}",
+            &[
+                "prefix /1 -> ml/c/8080",
+                "prefix /2 -> ml/c/8080",
+                "prefix /3 -> ml/c/8080",
+                "prefix /4 -> shop/two/81",
+                "prefix /5 -> api.example.net:443",
+                "prefix /6 -> shop/a/80",
+            ],
+            &["spec.http[5].route[0].destination.subset NotSupported"],
+        ),
+        (
+            "what does not exist is answered 503",
+            "
+- {match: [{uri: {prefix: /1}}], route: [{destination: {host: none}}]}
+- {match: [{uri: {prefix: /2}}], route: [{destination: {host: two}}]}
+- {match: [{uri: {prefix: /3}}], route: [{destination: {host: c.ml, port: {number: 9000}}}]}
+- {match: [{uri: {prefix: /4}}], route: [{destination: {host: api.example.com}}]}
+- {match: [{uri: {prefix: /5}}], route: [{destination: {host: a, port: {number: 0}}}]}
+- {match: [{uri: {prefix: /6}}], route: [{destination: {host: a, port: {number: 70000}}}]}
+- {match: [{uri: {prefix: /7}}], route: [{destination: {host: none}, weight: 1}, {destination: {host: x}, weight: 1}]}",
+            &[
+                "prefix /1 -> 503",
+                "prefix /2 -> 503",
+                "prefix /3 -> 503",
+                "prefix /4 -> 503",
+                "prefix /5 -> 503",
+                "prefix /6 -> 503",
+                "prefix /7 -> 503",
+            ],
+            &[
+                "spec.http[0].route[0].destination ServiceNotFound",
+                "spec.http[1].route[0].destination PortNotFound",
+                "spec.http[2].route[0].destination PortNotFound",
+                "spec.http[3].route[0].destination.host ServiceNotFound",
+                "spec.http[4].route[0].destination.port.number InvalidPort",
+                "spec.http[5].route[0].destination.port.number InvalidPort",
+                "spec.http[6].route[0].destination ServiceNotFound",
+                "spec.http[6].route[1].destination ServiceNotFound",
+            ],
+        ),
+        (
+            "weights",
+            "
+- {match: [{uri: {prefix: /1}}], route: [{destination: {host: a}, weight: 80}, {destination: {host: none}, weight: 0}, {destination: {host: b}, weight: 20}, {destination: {host: c.ml}}]}
+- {match: [{uri: {prefix: /2}}], route: [{destination: {host: a}, weight: 0}]}
+- {match: [{uri: {prefix: /3}}], route: [{destination: {host: a}, weight: 3}, {destination: {host: none}, weight: 1}]}
+- {match: [{uri: {prefix: /4}}], route: [{destination: {host: a}, weight: -1}, {destination: {host: b}, weight: 2}]}
+- {match: [{uri: {prefix: /5}}], route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]}
+- {match: [{uri: {prefix: /6}}], route: [{destination: {host: a}, weight: -1}]}
+- {match: [{uri: {prefix: /7}}], route: [{destination: {host: a}, weight: 2147483648}, {destination: {host: b}, weight: 2}]}
+- {match: [{uri: {prefix: /8}}], route: [{destination: {host: a}, weight: 2147483647}, {destination: {host: b}, weight: 2147483647}, {destination: {host: b}, weight: 2147483647}]}",
+            &[
+                "prefix /1 -> shop/a/80*80 shop/b/80*20",
+                "prefix /2 -> shop/a/80",
+                "prefix /3 -> shop/a/80*3 shop/none/0*1",
+                "prefix /4 -> 503",
+                "prefix /5 -> 503",
+                "prefix /6 -> shop/a/80",
+                "prefix /7 -> 503",
+                "prefix /8 -> 503",
+            ],
+            &[
+                "spec.http[2].route[1].destination ServiceNotFound",
+                "spec.http[3].route[0].weight InvalidWeight",
+                "spec.http[4].route InvalidWeight",
+                "spec.http[5].route[0].weight InvalidWeight",
+                "spec.http[6].route[0].weight InvalidWeight",
+                "spec.http[7].route InvalidWeight",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn headers() {
+    table(&[
+        (
+            "taken away, set, added; by name",
+            "
+- match: [{uri: {prefix: /1}}]
+  headers:
+    request: {add: {x-b: '2'}, set: {x-z: '1', X-A: 50%}, remove: [x-gone]}
+    response: {remove: [server], set: {x-who: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'}}
+  route: [{destination: {host: a}}]",
+            &["prefix /1 -> shop/a/80 | request -x-gone x-a=50%% x-z=1 x-b+=2 \
+               | response -server x-who=%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"],
+            &["spec.http[0].headers.request.set.X-A PercentSign"],
+        ),
+        (
+            "of destinations: of the only one after the rule's, of several with their share",
+            "
+- match: [{uri: {prefix: /1}}]
+  headers: {request: {set: {x: rule}}}
+  route: [{destination: {host: a}, headers: {request: {set: {x: one, host: a.io}}, response: {remove: [z]}}}]
+- match: [{uri: {prefix: /2}}]
+  headers: {request: {set: {x: rule}}}
+  route:
+  - {destination: {host: a}, weight: 1, headers: {request: {set: {x: one, host: a.io}}}}
+  - {destination: {host: b}, weight: 1, headers: {response: {add: {z: two}}}}",
+            &[
+                "prefix /1 -> shop/a/80 | host a.io | request x=rule x=one | response -z",
+                "prefix /2 -> shop/a/80*1 (request x=one :authority=a.io) shop/b/80*1 (response z+=two) \
+                 | request x=rule",
+            ],
+            &[],
+        ),
+        (
+            "the authority",
+            "
+- {match: [{uri: {prefix: /1}}], headers: {request: {set: {':authority': s.io}, add: {Host: a.io}}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], headers: {request: {add: {Host: a.io}}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], rewrite: {authority: r.io}, headers: {request: {set: {host: s.io}}}, route: [{destination: {host: a}, headers: {request: {set: {host: d.io}}}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | host s.io",
+                "prefix /2 -> shop/a/80 | host a.io",
+                "prefix /3 -> shop/a/80 | host r.io",
+            ],
+            &["spec.http[2].headers AuthorityTwice"],
+        ),
+        (
+            "what Envoy refuses",
+            "
+- headers:
+    request: {set: {':path': /x, 'a b': c}, remove: [host, ':method', '']}
+    response: {set: {host: x}, add: {x: \"a\\nb\"}, remove: [':status', ok]}
+  route: [{destination: {host: a}}]",
+            &["prefix / -> shop/a/80 | response -ok"],
+            &[
+                "spec.http[0].headers.request.remove[0] InvalidHeader",
+                "spec.http[0].headers.request.remove[1] InvalidHeader",
+                "spec.http[0].headers.request.remove[2] InvalidHeader",
+                "spec.http[0].headers.request.set.:path InvalidHeader",
+                "spec.http[0].headers.request.set.a b InvalidHeader",
+                "spec.http[0].headers.response.remove[0] InvalidHeader",
+                "spec.http[0].headers.response.set.host InvalidHeader",
+                "spec.http[0].headers.response.add.x InvalidHeader",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn redirects_and_direct_responses() {
+    table(&[
+        (
+            "redirects",
+            "
+- {match: [{uri: {prefix: /1}}], redirect: {uri: /new, authority: b}}
+- {match: [{uri: {prefix: /2}}], redirect: {scheme: https, redirectCode: 308}}
+- {match: [{uri: {prefix: /3}}], redirect: {authority: 'b:80', redirectCode: 307}}
+- {match: [{uri: {prefix: /4}}], redirect: {authority: b, port: 85}}
+- {match: [{uri: {prefix: /5}}], redirect: {scheme: https, port: 443}}
+- {match: [{uri: {prefix: /6}}], redirect: {scheme: https, derivePort: FROM_REQUEST_PORT}}
+- {match: [{uri: {prefix: /7}}], redirect: {authority: b, port: 80}}
+- {match: [{uri: {prefix: /8}}], redirect: {authority: b, derivePort: FROM_PROTOCOL_DEFAULT}}
+- {match: [{uri: {prefix: /9}, port: 80}], redirect: {authority: b, derivePort: FROM_REQUEST_PORT}}",
+            &[
+                "prefix /1 -> 301 …://b/new",
+                "prefix /2 -> 308 https://…",
+                "prefix /3 -> 307 …://b:80…",
+                "prefix /4 -> 301 …://b:85…",
+                "prefix /5 -> 301 https://…",
+                "http: prefix /6 -> 301 https://…:8080…",
+                "https: prefix /6 -> 301 https://…:8443…",
+                "http: prefix /7 -> 301 …://b…",
+                "https: prefix /7 -> 301 …://b:80…",
+                "prefix /8 -> 301 …://b…",
+                "http: prefix /9 -> 301 …://b:8080…",
+            ],
+            &[],
+        ),
+        (
+            "redirects that Istio refuses",
+            "
+- {match: [{uri: {prefix: /1}}], redirect: {uri: /x, redirectCode: 317}}
+- {match: [{uri: {prefix: /2}}], redirect: {uri: /x, redirectCode: 400}}
+- {match: [{uri: {prefix: /3}}], redirect: {}}
+- {match: [{uri: {prefix: /4}}], redirect: {scheme: ftp}}
+- {match: [{uri: {prefix: /5}}], redirect: {port: 70000}}
+- {match: [{uri: {prefix: /6}}], redirect: {derivePort: X}}
+- {match: [{uri: {prefix: /7}}], redirect: {uri: /x}, route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}, rewrite: {uri: /}}",
+            &["prefix /7 -> 301 …://…/x"],
+            &[
+                "spec.http[0].redirect.redirectCode InvalidRedirect",
+                "spec.http[1].redirect.redirectCode InvalidRedirect",
+                "spec.http[2].redirect InvalidRedirect",
+                "spec.http[3].redirect.scheme InvalidRedirect",
+                "spec.http[4].redirect.port InvalidRedirect",
+                "spec.http[5].redirect.derivePort InvalidRedirect",
+                "spec.http[6].route InvalidRule",
+                "spec.http[6].rewrite InvalidRule",
+                "spec.http[6].fault InvalidRule",
+            ],
+        ),
+        (
+            "direct responses, with headers",
+            "
+- {match: [{uri: {prefix: /1}}], directResponse: {status: 200, body: {string: hello}}, headers: {response: {set: {x: z}}}}
+- {match: [{uri: {prefix: /2}}], directResponse: {status: 418, body: {bytes: aGk=}}}
+- {match: [{uri: {prefix: /3}}], directResponse: {status: 204}}
+- {match: [{uri: {prefix: /4}}], directResponse: {status: 600}}
+- {match: [{uri: {prefix: /5}}], directResponse: {status: 200, body: {bytes: '%'}}}
+- {match: [{uri: {prefix: /6}}], redirect: {uri: /x}, headers: {response: {set: {x: z}}}}",
+            &[
+                "prefix /1 -> 200 hello | response x=z",
+                "prefix /2 -> 418 hi",
+                "prefix /3 -> 204",
+                "prefix /5 -> 200",
+                "prefix /6 -> 301 …://…/x | response x=z",
+            ],
+            &[
+                "spec.http[3].directResponse.status InvalidDirectResponse",
+                "spec.http[4].directResponse.body.bytes InvalidDirectResponse",
+            ],
+        ),
+        (
+            "rules that do nothing",
+            "
+- {delegate: {name: x}}
+- {match: [{uri: {prefix: /}}]}
+- {route: []}",
+            &[],
+            &["spec.http[0].delegate NotSupported", "spec.http[1] InvalidRule", "spec.http[2] InvalidRule"],
+        ),
+    ]);
+}
+
+#[test]
+fn timeouts_and_retries() {
+    table(&[
+        (
+            "timeouts",
+            "
+- {match: [{uri: {prefix: /1}}], timeout: 10s, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], timeout: 1h30m, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], timeout: 0s, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /4}}], timeout: 1500us, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /5}}], timeout: '5', route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /6}}], timeout: 99999999h, route: [{destination: {host: a}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | timeout 10s",
+                "prefix /2 -> shop/a/80 | timeout 5400s",
+                "prefix /3 -> shop/a/80",
+                "prefix /4 -> shop/a/80",
+                "prefix /5 -> shop/a/80",
+                "prefix /6 -> shop/a/80",
+            ],
+            &[
+                "spec.http[2].timeout InvalidDuration",
+                "spec.http[3].timeout InvalidDuration",
+                "spec.http[4].timeout InvalidDuration",
+                "spec.http[5].timeout InvalidDuration",
+            ],
+        ),
+        (
+            "retries",
+            "
+- {match: [{uri: {prefix: /1}}], retries: {attempts: 0}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], retries: {}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], retries: {attempts: 3, perTryTimeout: 3s, backoff: 10ms}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /4}}], retries: {attempts: 1, retryOn: '5xx, 503,', retryRemoteLocalities: true, retryIgnorePreviousHosts: false}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /5}}], retries: {attempts: 1, retryOn: 'reset,nonsense'}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /6}}], retries: {attempts: -1}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /7}}], retries: {attempts: 0, retryOn: 5xx}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /8}}], retries: {attempts: 1, perTryTimeout: 0s}, route: [{destination: {host: a}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | no retries",
+                "prefix /2 -> shop/a/80 | no retries",
+                "prefix /3 -> shop/a/80 | retries 3 on connect-failure,refused-stream,unavailable,cancelled,\
+                 retriable-status-codes try 3s pause 10ms",
+                "prefix /4 -> shop/a/80 | retries 1 on 5xx,retriable-status-codes [503] same hosts other localities",
+                "prefix /5 -> shop/a/80 | retries 1 on reset,nonsense",
+                "prefix /6 -> shop/a/80 | no retries",
+                "prefix /7 -> shop/a/80 | no retries",
+                "prefix /8 -> shop/a/80 | retries 1 on connect-failure,refused-stream,unavailable,cancelled,\
+                 retriable-status-codes",
+            ],
+            &[
+                "spec.http[4].retries.retryOn UnknownRetryCondition",
+                "spec.http[5].retries.attempts InvalidRetries",
+                "spec.http[6].retries RetriesDisabled",
+                "spec.http[7].retries.perTryTimeout InvalidDuration",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn rewrites_and_mirrors() {
+    table(&[
+        (
+            "rewrites",
+            r"
+- {match: [{uri: {prefix: /1}}], rewrite: {uri: /, authority: up.io}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], rewrite: {uriRegexRewrite: {match: '/(\d+)/(.*)', rewrite: '/\2/\1'}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], rewrite: {uriRegexRewrite: {match: '(', rewrite: x}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /4}}], rewrite: {uriRegexRewrite: {match: '(.)', rewrite: '\2'}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /5}}], rewrite: {uri: /x, uriRegexRewrite: {match: x, rewrite: z}}, route: [{destination: {host: a}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | path / | host up.io",
+                r"prefix /2 -> shop/a/80 | path s//(\d+)/(.*)//\2/\1/",
+                "prefix /3 -> shop/a/80",
+                "prefix /4 -> shop/a/80",
+                "prefix /5 -> shop/a/80 | path /x",
+            ],
+            &[
+                "spec.http[2].rewrite.uriRegexRewrite.match InvalidRegex",
+                "spec.http[3].rewrite.uriRegexRewrite.rewrite InvalidRewrite",
+                "spec.http[4].rewrite.uriRegexRewrite RewriteTwice",
+            ],
+        ),
+        (
+            "mirrors",
+            "
+- {match: [{uri: {prefix: /1}}], mirror: {host: b}, mirrorPercentage: {value: 15.5}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], mirror: {host: b}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], mirror: {host: b}, mirrorPercentage: {value: 0}, mirrorPercent: 5, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /4}}], mirror: {host: b}, mirrorPercent: 5, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /5}}], mirrors: [{destination: {host: none}}, {destination: {host: b}}, {destination: {host: c.ml}, percentage: {value: 1}}], route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /6}}], mirror: {host: b}, mirrorPercentage: {value: 101}, route: [{destination: {host: a}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | copy 155000 to shop/b/80",
+                "prefix /2 -> shop/a/80 | copy 1000000 to shop/b/80",
+                "prefix /3 -> shop/a/80",
+                "prefix /4 -> shop/a/80 | copy 50000 to shop/b/80",
+                "prefix /5 -> shop/a/80 | copy 1000000 to shop/b/80 | copy 10000 to ml/c/8080",
+                "prefix /6 -> shop/a/80",
+            ],
+            &[
+                "spec.http[4].mirrors[0] ServiceNotFound",
+                "spec.http[5].mirrorPercentage InvalidPercentage",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn faults_and_cors() {
+    table(&[
+        (
+            "faults",
+            "
+- {match: [{uri: {prefix: /1}}], fault: {delay: {fixedDelay: 3s, percentage: {value: 50}}, abort: {grpcStatus: UNAVAILABLE, percentage: {value: 0.1}}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /2}}], fault: {abort: {httpStatus: 418}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /3}}], fault: {delay: {fixedDelay: 1s, percent: 10}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /4}}], fault: {abort: {httpStatus: 100, percentage: {value: 1}}, delay: {exponentialDelay: 1s}}, route: [{destination: {host: a}}]}
+- {match: [{uri: {prefix: /5}}], fault: {abort: {grpcStatus: NOPE, percentage: {value: 1}}}, directResponse: {status: 200}}",
+            &[
+                "prefix /1 -> shop/a/80 | delay 500000 by 3s | abort 1000 with grpc 14",
+                "prefix /2 -> shop/a/80",
+                "prefix /3 -> shop/a/80 | delay 100000 by 1s",
+                "prefix /4 -> shop/a/80",
+                "prefix /5 -> 200",
+            ],
+            &[
+                "spec.http[3].fault.delay.exponentialDelay UnknownField",
+                "spec.http[1].fault.abort NoPercentage",
+                "spec.http[3].fault.delay InvalidFault",
+                "spec.http[3].fault.abort InvalidFault",
+                "spec.http[4].fault.abort.grpcStatus InvalidFault",
+            ],
+        ),
+        (
+            "cors",
+            "
+- match: [{uri: {prefix: /1}}]
+  corsPolicy: {allowOrigins: [{regex: 'https://.*'}, {exact: 'https://x.io'}, {}, {regex: '('}], maxAge: 10s, allowMethods: [GET, 'A B'], allowHeaders: [x-a], exposeHeaders: [x-b], allowCredentials: true, unmatchedPreflights: IGNORE}
+  route: [{destination: {host: a}}]
+- {match: [{uri: {prefix: /2}}], corsPolicy: {allowOrigin: ['*'], maxAge: 10ms, unmatchedPreflights: FORWARD}, route: [{destination: {host: a}}]}",
+            &[
+                "prefix /1 -> shop/a/80 | cors ~=https://.* =https://x.io methods GET headers x-a expose x-b age 10s \
+                 credentials true forward false",
+                "prefix /2 -> shop/a/80 | cors =* forward true",
+            ],
+            &[
+                "spec.http[0].corsPolicy.allowOrigins[2] InvalidOrigin",
+                "spec.http[0].corsPolicy.allowOrigins[3] InvalidOrigin",
+                "spec.http[0].corsPolicy.allowMethods[1] InvalidName",
+                "spec.http[1].corsPolicy.maxAge InvalidDuration",
+            ],
+        ),
+    ]);
+}

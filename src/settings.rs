@@ -1,0 +1,52 @@
+//! What the pure core takes from the command line: plain data, with the defaults of `serve`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The part of the configuration that decides what Envoy is sent. Equal settings and equal objects give equal
+/// resources, so the settings are hashed into every resource's version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The port of the listener for plain HTTP.
+    pub http_port: u16,
+    /// The port of the listener for TLS.
+    pub https_port: u16,
+    /// What Envoy's listeners bind; `0.0.0.0` is every address.
+    pub envoy_address: IpAddr,
+    /// The name of the class that is ours without an IngressClass object of that name.
+    pub ingress_class: String,
+    /// The IngressClass controllers that are ours.
+    pub controllers: Vec<String>,
+    /// Whether an Ingress without any class is ours.
+    pub watch_ingress_without_class: bool,
+    /// Namespace and name of the Secret for names that have no certificate of their own.
+    pub default_ssl_certificate: Option<(String, String)>,
+    /// Namespace and name of the ConfigMap with ingress-nginx's global settings; it need not exist.
+    pub config_map: (String, String),
+    /// How many hosts are sent to Envoy ahead of the first request for them; the rest are sent on demand.
+    pub on_demand_threshold: usize,
+    /// Whether TLS sessions may be resumed, at the price of certificates that stand in filter chains.
+    pub tls_session_resumption: bool,
+    /// The DNS domain of the cluster, without dots at its ends.
+    pub cluster_domain: String,
+    /// Host and port at which Envoys reach the rate limit service; none switches limits off.
+    pub ratelimit: Option<(String, u16)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            http_port: 80,
+            https_port: 443,
+            envoy_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ingress_class: "nginx".into(),
+            controllers: vec!["k8s.io/ingress-nginx".into(), "chancery.dev/ingress".into()],
+            watch_ingress_without_class: false,
+            default_ssl_certificate: None,
+            config_map: ("ingress-nginx".into(), "ingress-nginx-controller".into()),
+            on_demand_threshold: 2000,
+            tls_session_resumption: false,
+            cluster_domain: "cluster.local".into(),
+            ratelimit: None,
+        }
+    }
+}

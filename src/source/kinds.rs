@@ -1,0 +1,214 @@
+//! The table of watched kinds.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use super::read::{ReadError, Unknown, typed};
+use super::unrouted;
+use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::crd::virtual_service::VirtualService;
+use crate::store::Object;
+use crate::values::Kind;
+
+/// A kind that is read, and how.
+#[derive(Debug)]
+pub struct Watched {
+    /// The kind.
+    pub kind: Kind,
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// The versions that are read, all of one schema, the preferred one first.
+    pub versions: &'static [&'static str],
+    /// The plural by which an API server serves it.
+    pub plural: &'static str,
+    /// Whether an API server may lack it: its definition is installed apart.
+    pub optional: bool,
+    /// Whether nothing but its metadata is read.
+    pub metadata_only: bool,
+    /// Which objects an API server is asked for, as a field selector; empty for all.
+    pub field_selector: &'static str,
+    /// The top-level fields that are dropped before it is kept.
+    pub(super) dropped: &'static [&'static str],
+    pub(super) typed: fn(&Value, Option<&mut Unknown>) -> Result<Object, ReadError>,
+}
+
+/// The types of Secrets that can hold neither a certificate nor a list of users.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+                       type!=kubernetes.io/dockercfg,type!=kubernetes.io/dockerconfigjson,\
+                       type!=kubernetes.io/ssh-auth,type!=bootstrap.kubernetes.io/token";
+
+/// What most kinds have in common.
+const COMMON: Watched = Watched {
+    kind: Kind::Ingress,
+    group: "",
+    versions: &["v1"],
+    plural: "",
+    optional: false,
+    metadata_only: false,
+    field_selector: "",
+    dropped: &["status"],
+    typed: |value, unknown| typed::<Ingress>(value, unknown).map(Object::Ingress),
+};
+
+/// Every kind that is read.
+pub static WATCHED: [Watched; 9] = [
+    Watched { kind: Kind::Ingress, group: "networking.k8s.io", plural: "ingresses", ..COMMON },
+    Watched {
+        kind: Kind::VirtualService,
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        plural: "virtualservices",
+        optional: true,
+        typed: |value, unknown| typed::<VirtualService>(value, unknown).map(Object::VirtualService),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::RateLimitPolicy,
+        group: "chancery.dev",
+        versions: &["v1alpha1"],
+        plural: "ratelimitpolicies",
+        optional: true,
+        typed: |value, unknown| typed::<RateLimitPolicy>(value, unknown).map(Object::RateLimitPolicy),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::IngressClass,
+        group: "networking.k8s.io",
+        plural: "ingressclasses",
+        typed: |value, unknown| typed::<IngressClass>(value, unknown).map(Object::IngressClass),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::Service,
+        plural: "services",
+        // A Service's status is kept: it says under which address a load balancer serves it.
+        dropped: &[],
+        typed: |value, unknown| typed::<Service>(value, unknown).map(Object::Service),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::EndpointSlice,
+        group: "discovery.k8s.io",
+        plural: "endpointslices",
+        typed: |value, unknown| typed::<EndpointSlice>(value, unknown).map(Object::EndpointSlice),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::Secret,
+        plural: "secrets",
+        field_selector: SECRETS,
+        typed: |value, unknown| typed::<Secret>(value, unknown).map(Object::Secret),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::ConfigMap,
+        plural: "configmaps",
+        field_selector: "metadata.name!=kube-root-ca.crt",
+        typed: |value, unknown| typed::<ConfigMap>(value, unknown).map(Object::ConfigMap),
+        ..COMMON
+    },
+    Watched {
+        kind: Kind::Namespace,
+        plural: "namespaces",
+        metadata_only: true,
+        dropped: &["status", "spec"],
+        typed: |value, unknown| typed::<Metadata>(value, unknown).map(|it| Object::Namespace(it.metadata)),
+        ..COMMON
+    },
+];
+
+/// An object of which only the metadata is read.
+#[derive(serde::Deserialize)]
+struct Metadata {
+    metadata: ObjectMeta,
+}
+
+/// What the `apiVersion` and `kind` of an object mean here.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning {
+    /// It is read.
+    Watched(&'static Watched),
+    /// The kind is read, but not in this version.
+    Version(&'static Watched),
+    /// It is no concern of a proxy's, as is well known: a Deployment, say.
+    WellKnown,
+    /// It is not routed by Chancery, which may surprise.
+    Unknown,
+}
+
+/// What an `apiVersion` (`group/version`, or `version` alone in the core group) and a `kind` mean.
+pub fn meaning(api_version: &str, kind: &str) -> Meaning {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let same_kind = || WATCHED.iter().filter(|watched| watched.kind.as_str() == kind);
+    if let Some(watched) = same_kind().find(|watched| watched.group == group) {
+        return match watched.versions.contains(&version) {
+            true => Meaning::Watched(watched),
+            false => Meaning::Version(watched),
+        };
+    }
+    // Ingress was served by another group until Kubernetes 1.22.
+    match same_kind().find(|watched| watched.kind == Kind::Ingress && group == "extensions") {
+        Some(watched) => Meaning::Version(watched),
+        None if unrouted::is_well_known(group, kind) => Meaning::WellKnown,
+        None => Meaning::Unknown,
+    }
+}
+
+impl Watched {
+    /// The `apiVersion` that manifests should bear.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.versions[0].to_owned(),
+            group => format!("{group}/{}", self.versions[0]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_in_the_table_once_and_in_order() {
+        assert_eq!(WATCHED.each_ref().map(|watched| watched.kind), Kind::ALL);
+    }
+
+    #[test]
+    fn meanings() {
+        let cases = [
+            ("networking.k8s.io/v1", "Ingress", "read"),
+            ("networking.k8s.io/v1beta1", "Ingress", "version"),
+            ("extensions/v1beta1", "Ingress", "version"),
+            ("networking.istio.io/v1", "VirtualService", "read"),
+            ("networking.istio.io/v1alpha3", "VirtualService", "read"),
+            ("networking.istio.io/v1beta1", "VirtualService", "read"),
+            ("v1", "Secret", "read"),
+            ("v2", "Secret", "version"),
+            ("serving.knative.dev/v1", "Service", "well known"),
+            ("apps/v1", "Deployment", "well known"),
+            ("v1", "Pod", "well known"),
+            ("networking.k8s.io/v1", "NetworkPolicy", "well known"),
+            ("cert-manager.io/v1", "ClusterIssuer", "well known"),
+            ("monitoring.coreos.com/v1", "ServiceMonitor", "well known"),
+            ("traefik.containo.us/v1alpha1", "IngressRoute", "unknown"),
+            ("networking.istio.io/v1", "Gateway", "unknown"),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", "unknown"),
+            ("", "", "unknown"),
+        ];
+        for (api_version, kind, expected) in cases {
+            let found = match meaning(api_version, kind) {
+                Meaning::Watched(watched) => {
+                    assert_eq!(watched.kind.as_str(), kind);
+                    "read"
+                }
+                Meaning::Version(_) => "version",
+                Meaning::WellKnown => "well known",
+                Meaning::Unknown => "unknown",
+            };
+            assert_eq!(found, expected, "{api_version} {kind}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Objects from a Kubernetes API server: one watch for each kind of the table.
+//!
+//! A kind whose definition is not installed holds nobody up: it has no objects until the definition is there. An object
+//! that cannot be read is a finding, and its last good form stays.
+
+mod changes;
+mod raw;
+
+#[cfg(test)]
+mod api_server;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::{Stream, StreamExt};
+use kube::api::{Api, ApiResource, PartialObjectMeta};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{DynamicResourceScope, Status};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::{Client, Config};
+use tokio::sync::mpsc::Sender;
+
+use self::changes::Changes;
+use self::raw::Raw;
+use super::kinds::{WATCHED, Watched};
+use crate::store::Change;
+use crate::values::Kind;
+
+/// How often a kind whose definition is not installed is looked for.
+const ABSENT_RETRY: Duration = Duration::from_secs(10);
+
+/// How many events are made into one batch of changes at most.
+const BATCH: usize = 1024;
+
+/// Why there is no API server to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig that was named cannot be used.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// There is neither a kubeconfig nor a service account.
+    #[error("no Kubernetes to watch: {0}")]
+    Infer(#[from] kube::config::InferConfigError),
+    /// The configuration makes no client.
+    #[error("cannot talk to Kubernetes: {0}")]
+    Client(#[from] kube::Error),
+}
+
+/// A client by the given kubeconfig; without one by `KUBECONFIG`, `~/.kube/config` or the Pod's service account.
+///
+/// # Errors
+/// When there is no usable configuration. Whether the server can be reached shows later.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+    let config = match kubeconfig {
+        None => Config::infer().await?,
+        Some(path) => {
+            let error = |source| Error::Kubeconfig { path: path.to_owned(), source };
+            let file = Kubeconfig::read_from(path).map_err(error)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(error)?
+        }
+    };
+    Ok(Client::try_from(config)?)
+}
+
+/// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
+///
+/// With `namespaces`, objects of others are left out.
+pub async fn follow(client: Client, namespaces: Vec<String>, sender: Sender<Vec<Change>>) {
+    let mut scopes: Vec<(&'static Watched, Option<&str>)> = Vec::new();
+    for watched in &WATCHED {
+        let everywhere = namespaces.is_empty() || !is_of_namespace(watched);
+        scopes.extend(everywhere.then_some((watched, None)));
+        scopes.extend(namespaces.iter().filter(|_| !everywhere).map(|it| (watched, Some(it.as_str()))));
+    }
+    let unlisted = AtomicUsize::new(scopes.len());
+    let watch = |(watched, namespace)| Watch {
+        client: client.clone(),
+        namespace,
+        restricted: !namespaces.is_empty(),
+        watched,
+        sender: &sender,
+        unlisted: &unlisted,
+        changes: Changes::new(watched, namespace.is_some()),
+        version: 0,
+        streaming: true,
+        absent: 0,
+    };
+    join_all(scopes.into_iter().map(|scope| watch(scope).run())).await;
+}
+
+/// Whether an object is in a namespace, or is one.
+fn is_of_namespace(watched: &Watched) -> bool {
+    watched.kind.is_namespaced() || watched.kind == Kind::Namespace
+}
+
+/// The receiver is gone.
+struct Closed;
+
+/// The watch of a kind, in one namespace or in all.
+struct Watch<'a> {
+    client: Client,
+    /// The only one that counts.
+    namespace: Option<&'a str>,
+    /// Whether it is some namespaces only that are watched.
+    restricted: bool,
+    watched: &'static Watched,
+    sender: &'a Sender<Vec<Change>>,
+    /// How many kinds were not listed yet.
+    unlisted: &'a AtomicUsize,
+    changes: Changes,
+    /// Which of the versions is watched.
+    version: usize,
+    /// Whether the list comes as a watch, which servers before Kubernetes 1.32 refuse.
+    streaming: bool,
+    /// How often in a row no version was served.
+    absent: usize,
+}
+
+/// What to do about an error.
+#[derive(Debug, PartialEq, Eq)]
+enum Remedy {
+    /// The same again, after a while.
+    Retry,
+    /// List page by page.
+    Pages,
+    /// Another version.
+    NextVersion,
+    /// Nothing: there are no objects as far as we may know.
+    Absent,
+}
+
+type Events = Pin<Box<dyn Stream<Item = watcher::Result<Event<Raw>>> + Send>>;
+
+impl Watch<'_> {
+    async fn run(mut self) {
+        while let Ok(()) = self.watch().await {}
+    }
+
+    /// Watches one version until another one is to be tried.
+    async fn watch(&mut self) -> Result<(), Closed> {
+        let mut backoff = DefaultBackoff::default();
+        let mut quiet = false;
+        let mut batches = self.events().ready_chunks(BATCH);
+        while let Some(batch) = batches.next().await {
+            let mut changes = Vec::with_capacity(batch.len());
+            let mut trouble = None;
+            for event in batch {
+                match event {
+                    Ok(event) => {
+                        backoff.reset();
+                        quiet = false;
+                        self.absent = 0;
+                        self.changes.event(event, &mut changes);
+                    }
+                    Err(error) => trouble = Some(error),
+                }
+            }
+            self.send(changes).await?;
+            let Some(error) = trouble else { continue };
+            match remedy(status(&error), self.watched, self.streaming, self.restricted) {
+                Remedy::Pages => {
+                    self.streaming = false;
+                    return Ok(());
+                }
+                Remedy::NextVersion if self.version + 1 < self.watched.versions.len() => {
+                    self.version += 1;
+                    return Ok(());
+                }
+                Remedy::NextVersion | Remedy::Absent => return self.absent(&error).await,
+                Remedy::Retry => {
+                    let wait = backoff.next().unwrap_or(ABSENT_RETRY);
+                    let kind = self.watched.plural;
+                    match quiet {
+                        false => tracing::warn!(kind, "watching Kubernetes: {error}"),
+                        true => tracing::debug!(kind, ?wait, "watching Kubernetes: {error}"),
+                    }
+                    quiet = true;
+                    self.wait(wait).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The kind is not served: it has no objects. If it had some, that has to be seen twice, since a server that
+    /// starts may not know all definitions yet.
+    async fn absent(&mut self, error: &watcher::Error) -> Result<(), Closed> {
+        self.version = 0;
+        self.absent += 1;
+        if self.absent == 1 {
+            tracing::info!(kind = self.watched.plural, "not served, looked for now and then: {error}");
+        }
+        if self.absent == 2 || !self.changes.is_listed() {
+            let mut changes = Vec::new();
+            self.changes.event(Event::Init, &mut changes);
+            self.changes.event(Event::InitDone, &mut changes);
+            self.send(changes).await?;
+        }
+        self.wait(ABSENT_RETRY).await
+    }
+
+    async fn wait(&self, time: Duration) -> Result<(), Closed> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            () = self.sender.closed() => Err(Closed),
+        }
+    }
+
+    async fn send(&mut self, changes: Vec<Change>) -> Result<(), Closed> {
+        let listed = self.changes.listed_first();
+        if !changes.is_empty() {
+            self.sender.send(changes).await.map_err(|_| Closed)?;
+        }
+        if listed && self.unlisted.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.sender.send(vec![Change::Ready]).await.map_err(|_| Closed)?;
+        }
+        Ok(())
+    }
+
+    fn events(&self) -> Events {
+        let (watched, config) = (self.watched, self.config());
+        if watched.metadata_only {
+            let events = watcher(self.api::<PartialObjectMeta<Raw>>(), config);
+            Box::pin(events.map(|event| event.map(|event| raw::map(event, Raw::from))))
+        } else {
+            Box::pin(watcher(self.api::<Raw>(), config))
+        }
+    }
+
+    fn config(&self) -> watcher::Config {
+        let mut fields: Vec<String> = Vec::new();
+        if !self.watched.field_selector.is_empty() {
+            fields.push(self.watched.field_selector.into());
+        }
+        if let (Some(namespace), Kind::Namespace) = (self.namespace, self.watched.kind) {
+            fields.push(format!("metadata.name={namespace}"));
+        }
+        let config = watcher::Config::default().fields(&fields.join(","));
+        if self.streaming { config.streaming_lists() } else { config }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        let watched = self.watched;
+        let resource = ApiResource {
+            group: watched.group.into(),
+            version: watched.versions[self.version].into(),
+            api_version: String::new(),
+            kind: watched.kind.as_str().into(),
+            plural: watched.plural.into(),
+        };
+        match self.namespace.filter(|_| watched.kind.is_namespaced()) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+}
+
+/// What the server said, where it is that what went wrong.
+fn status(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
+}
+
+fn remedy(status: Option<&Status>, watched: &Watched, streaming: bool, restricted: bool) -> Remedy {
+    // A role of one namespace cannot grant what belongs to none. Whoever may not read a custom resource is told so even
+    // where there is none.
+    let dispensable = watched.optional || (restricted && !watched.kind.is_namespaced());
+    match status.map_or(0, |status| status.code) {
+        404 if watched.optional => Remedy::NextVersion,
+        403 if dispensable => Remedy::Absent,
+        400 | 422 if streaming => Remedy::Pages,
+        _ => Remedy::Retry,
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

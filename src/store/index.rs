@@ -1,0 +1,194 @@
+//! Indexes over objects: who names a host, who describes a Service, who targets a routing object.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::{Object, Read, Stored};
+use crate::values::{Age, HostName, Kind, ObjectKey};
+
+/// Objects' keys, ordered by age, oldest first. Mostly one or two, so they are kept in as little as they need.
+#[derive(Debug, Default)]
+pub(super) struct ByAge(Vec<(Age, ObjectKey)>);
+
+impl ByAge {
+    fn insert(&mut self, entry: (Age, ObjectKey)) {
+        if let Err(place) = self.0.binary_search(&entry) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, entry);
+        }
+    }
+
+    fn remove(&mut self, entry: &(Age, ObjectKey)) {
+        if let Ok(place) = self.0.binary_search(entry) {
+            self.0.remove(place);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The keys, oldest first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.0.iter().map(|(_, key)| key)
+    }
+}
+
+/// The label by which an EndpointSlice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+#[derive(Debug, Default)]
+pub(super) struct Indexes {
+    /// Routing objects by the host they name.
+    pub(super) routing: HashMap<HostName, ByAge>,
+    /// EndpointSlices by the Service they belong to.
+    pub(super) slices: HashMap<ObjectKey, ByAge>,
+    /// RateLimitPolicies by the object they target.
+    pub(super) policies: HashMap<ObjectKey, ByAge>,
+    /// Objects of the few kinds that are read as a list.
+    pub(super) listed: HashMap<Kind, ByAge>,
+    /// How many ready endpoints a Service has over all its slices; absent means none.
+    pub(super) ready: HashMap<ObjectKey, usize>,
+}
+
+impl Indexes {
+    /// Moves an object from its old form's places to those of its new form.
+    pub(super) fn replace(
+        &mut self,
+        key: &ObjectKey,
+        old: Option<&Stored>,
+        new: Option<&Stored>,
+    ) -> Vec<Read> {
+        let mut touched = Vec::new();
+        let entry = |stored: &Stored| (stored.age.clone(), key.clone());
+        move_entry(&mut self.routing, old, new, hosts, entry, |host| touched.push(Read::Routing(host)));
+        move_entry(&mut self.slices, old, new, service_of, entry, |service| {
+            touched.push(Read::Slices(service));
+        });
+        move_entry(&mut self.policies, old, new, targets, entry, |target| {
+            touched.push(Read::Policies(target))
+        });
+        move_entry(&mut self.listed, old, new, listed_kind, entry, |kind| touched.push(Read::Listed(kind)));
+        self.count_ready(old, new, &mut touched);
+        touched
+    }
+
+    fn count_ready(&mut self, old: Option<&Stored>, new: Option<&Stored>, touched: &mut Vec<Read>) {
+        let count = |stored: Option<&Stored>| {
+            stored.and_then(|stored| {
+                let service = service_of(stored).pop()?;
+                let Object::EndpointSlice(slice) = &stored.object else { return None };
+                Some((service, ready_endpoints(slice)))
+            })
+        };
+        let (old, new) = (count(old), count(new));
+        let services: BTreeSet<_> = old.iter().chain(&new).map(|(service, _)| service.clone()).collect();
+        for service in services {
+            let of = |side: &Option<(ObjectKey, usize)>| {
+                side.iter().filter(|(of, _)| *of == service).map(|(_, count)| count).sum::<usize>()
+            };
+            let before = self.ready.get(&service).copied().unwrap_or_default();
+            let after = before + of(&new) - of(&old);
+            if after == 0 {
+                self.ready.remove(&service);
+            } else {
+                self.ready.insert(service.clone(), after);
+            }
+            if (before == 0) != (after == 0) {
+                touched.push(Read::HasEndpoints(service));
+            }
+        }
+    }
+}
+
+/// Takes an object's entry out of its old places and puts it into its new ones; tells the places of both.
+fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
+    index: &mut HashMap<K, ByAge>,
+    old: Option<&Stored>,
+    new: Option<&Stored>,
+    places: impl Fn(&Stored) -> Vec<K>,
+    entry: E,
+    mut touched: impl FnMut(K),
+) {
+    let before: BTreeSet<K> = old.map(&places).unwrap_or_default().into_iter().collect();
+    let after: BTreeSet<K> = new.map(&places).unwrap_or_default().into_iter().collect();
+    let same_age = old.zip(new).is_some_and(|(old, new)| old.age == new.age);
+    for place in &before {
+        if same_age && after.contains(place) {
+            continue;
+        }
+        if let (Some(members), Some(old)) = (index.get_mut(place), old) {
+            members.remove(&entry(old));
+            if members.is_empty() {
+                index.remove(place);
+            }
+        }
+        touched(place.clone());
+    }
+    for place in &after {
+        if same_age && before.contains(place) {
+            continue;
+        }
+        if let Some(new) = new {
+            index.entry(place.clone()).or_default().insert(entry(new));
+        }
+        touched(place.clone());
+    }
+}
+
+/// The scopes that a routing object has something to say about.
+pub(crate) fn hosts(stored: &Stored) -> Vec<HostName> {
+    match &stored.object {
+        Object::Ingress(ingress) => {
+            let Some(spec) = &ingress.spec else { return Vec::new() };
+            let rules = spec.rules.iter().flatten();
+            let mut hosts: Vec<_> = rules
+                .filter_map(|rule| HostName::parse(rule.host.as_deref().unwrap_or_default()).ok())
+                .collect();
+            if hosts.is_empty() && spec.default_backend.is_some() {
+                hosts.push(HostName::any());
+            }
+            hosts
+        }
+        Object::VirtualService(service) => {
+            let hosts = service.spec.hosts.iter().filter_map(|host| HostName::parse(host).ok());
+            hosts.flat_map(|host| host.deep().into_iter().chain([host])).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn service_of(stored: &Stored) -> Vec<ObjectKey> {
+    let Object::EndpointSlice(slice) = &stored.object else { return Vec::new() };
+    let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    name.map(|name| ObjectKey::new(Kind::Service, namespace, name.as_str())).into_iter().collect()
+}
+
+fn targets(stored: &Stored) -> Vec<ObjectKey> {
+    let Object::RateLimitPolicy(policy) = &stored.object else { return Vec::new() };
+    let target = &policy.spec.target_ref;
+    let kind = match target.kind.parse() {
+        Ok(kind @ (Kind::Ingress | Kind::VirtualService)) => kind,
+        _ => return Vec::new(),
+    };
+    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+    vec![ObjectKey::new(kind, namespace, target.name.as_str())]
+}
+
+fn listed_kind(stored: &Stored) -> Vec<Kind> {
+    let kind = stored.object.kind();
+    (kind == Kind::IngressClass).then_some(kind).into_iter().collect()
+}
+
+/// Endpoints that new requests may go to: `ready`, which the API server leaves out when it is unknown and true.
+fn ready_endpoints(slice: &EndpointSlice) -> usize {
+    let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    };
+    slice.endpoints.iter().flatten().filter(ready).count()
+}

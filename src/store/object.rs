@@ -1,0 +1,98 @@
+//! The objects that are kept.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::crd::virtual_service::VirtualService;
+use crate::values::{Age, Finding, Kind, ObjectKey};
+
+/// One object of a kind that is read.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "each variant is the kind of its name")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each is kept behind an Arc; boxing would cost a second allocation"
+)]
+pub enum Object {
+    Ingress(Ingress),
+    VirtualService(VirtualService),
+    RateLimitPolicy(RateLimitPolicy),
+    IngressClass(IngressClass),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    Secret(Secret),
+    ConfigMap(ConfigMap),
+    /// Only metadata is kept of a Namespace.
+    Namespace(ObjectMeta),
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Ingress(_) => Kind::Ingress,
+            Self::VirtualService(_) => Kind::VirtualService,
+            Self::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+            Self::IngressClass(_) => Kind::IngressClass,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Secret(_) => Kind::Secret,
+            Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::Namespace(_) => Kind::Namespace,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Ingress(object) => &object.metadata,
+            Self::VirtualService(object) => &object.metadata,
+            Self::RateLimitPolicy(object) => &object.metadata,
+            Self::IngressClass(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::Secret(object) => &object.metadata,
+            Self::ConfigMap(object) => &object.metadata,
+            Self::Namespace(metadata) => metadata,
+        }
+    }
+
+    /// Its metadata, to be trimmed by a source before it is kept.
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Self::Ingress(object) => &mut object.metadata,
+            Self::VirtualService(object) => &mut object.metadata,
+            Self::RateLimitPolicy(object) => &mut object.metadata,
+            Self::IngressClass(object) => &mut object.metadata,
+            Self::Service(object) => &mut object.metadata,
+            Self::EndpointSlice(object) => &mut object.metadata,
+            Self::Secret(object) => &mut object.metadata,
+            Self::ConfigMap(object) => &mut object.metadata,
+            Self::Namespace(metadata) => metadata,
+        }
+    }
+
+    /// Its key. Sources set the namespace of namespaced kinds before an object gets here.
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey::new(
+            self.kind(),
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
+/// An object as the store keeps it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored {
+    /// The object.
+    pub object: Object,
+    /// Its age.
+    pub age: Age,
+    /// What reading it found.
+    pub findings: Vec<Finding>,
+}

@@ -1,0 +1,30 @@
+//! Names by which resources refer to each other.
+
+/// Header that holds a connection manager's own name: the first fragment of the scope key.
+pub const LISTENER_HEADER: &str = "x-chancery-listener";
+/// Header that holds the host: the second fragment of the scope key.
+pub const SCOPE_HEADER: &str = "x-chancery-scope";
+
+/// The listener for plain HTTP, its connection manager's scope, and its statistics.
+pub const HTTP: &str = "http";
+/// The listener for TLS.
+pub const HTTPS: &str = "https";
+/// The listeners that serve hosts of routing objects.
+pub const LISTENERS: [&str; 2] = [HTTP, HTTPS];
+
+/// The RouteConfiguration of rules without a host: nginx's name for its default server.
+pub const ANY_HOST: &str = "_";
+/// The extension configuration that finds wildcard hosts.
+pub const FALLBACK: &str = "fallback";
+/// The filter whose default chain holds the limit of request bodies.
+pub const BODY_SIZE: &str = "body_size";
+/// The rate limit filter that answers 503.
+pub const RATE_LIMIT_503: &str = "ratelimit-503";
+/// The rate limit filter that answers 429.
+pub const RATE_LIMIT_429: &str = "ratelimit-429";
+/// The cluster of the rate limit service.
+pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
+/// The secret for every name that has none of its own.
+pub const DEFAULT_SECRET: &str = "*";
+/// What is asked for where a client sends no SNI. To delta xDS `*` would mean every secret.
+pub const NO_SNI: &str = "default";

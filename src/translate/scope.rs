@@ -1,0 +1,35 @@
+//! Hosts to scoped routes: which RouteConfiguration serves a host on a listener.
+
+use envoy_types::pb::envoy::config::route::v3::ScopedRouteConfiguration;
+use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::Key;
+use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::key::{Fragment, fragment};
+
+use super::{names, version};
+use crate::model::Host;
+use crate::values::HostName;
+use crate::xds::{Resource, TypeUrl};
+
+/// The name of a host's scope on a listener.
+pub fn name(host: &HostName, listener: &str) -> String {
+    format!("{listener}/{host}")
+}
+
+/// The scopes of a host. `on_demand` ones are loaded by Envoy at the first request; wildcards never are.
+pub fn scoped_routes(host: &Host, on_demand: bool) -> Vec<Resource> {
+    let on_demand = on_demand && !host.name.is_wildcard();
+    names::LISTENERS.iter().map(|listener| scoped_route(host, listener, on_demand)).collect()
+}
+
+fn scoped_route(host: &Host, listener: &str, on_demand: bool) -> Resource {
+    let fragment = |text: &str| Fragment { r#type: Some(fragment::Type::StringKey(text.to_owned())) };
+    let name = name(&host.name, listener);
+    let message = ScopedRouteConfiguration {
+        on_demand,
+        name: name.clone(),
+        route_configuration_name: super::route::name(host, listener),
+        key: Some(Key { fragments: vec![fragment(listener), fragment(host.name.as_str())] }),
+        ..ScopedRouteConfiguration::default()
+    };
+    let version = version(&(&name, on_demand, &message.route_configuration_name));
+    Resource::new(TypeUrl::ScopedRouteConfiguration, name, version, &message)
+}
