@@ -2,6 +2,10 @@
 //!
 //! Each stream writes its own record; readers get copies. Times are given by the caller.
 
+mod report;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,33 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use imbl::OrdMap;
-use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
+pub use self::report::{Nack, NodeReport, Rejected, Rejection, Rejections, Timing, Totals, TypeRecord};
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
+use crate::xds::snapshot::Resources;
 use crate::xds::{TypeUrl, Version};
 
 /// How many steps of its progress a stream remembers.
 const MARKS: usize = 512;
-
-/// Resources that some connected Envoy rejects, by type and name.
-pub type Rejections = OrdMap<(TypeUrl, Arc<str>), Rejection>;
-
-/// A resource that some connected Envoy rejects.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rejection {
-    /// The version that was rejected last.
-    pub version: Version,
-    /// Envoy's words.
-    pub message: String,
-    /// When it was rejected last.
-    #[serde(serialize_with = "rfc3339")]
-    pub at: SystemTime,
-    /// The streams that reject it now.
-    pub streams: Vec<u64>,
-}
 
 /// All connected Envoys. A clone is another handle to the same.
 #[derive(Clone)]
@@ -87,6 +74,11 @@ impl Fleet {
         let mut nodes: Vec<_> = self.0.streams.iter().map(|s| s.report(*s.key())).collect();
         nodes.sort_by_key(|node| node.stream);
         nodes
+    }
+
+    /// What a stream's client accepted last, by the name that it asked; `None` if the stream is gone.
+    pub fn held(&self, stream: u64, type_url: TypeUrl) -> Option<Resources> {
+        self.0.streams.get(&stream).map(|stream| stream.held[type_url as usize].clone())
     }
 
     /// What is rejected now, and every change to it.
@@ -178,6 +170,16 @@ impl Connection {
         });
     }
 
+    /// Notes the version of a response that goes out.
+    pub fn on_version(&self, type_url: TypeUrl, version: &str) {
+        self.update(|stream| version.clone_into(&mut stream.types[type_url as usize].sent_version));
+    }
+
+    /// Notes what the client holds.
+    pub fn on_held(&self, held: [Resources; TypeUrl::COUNT]) {
+        self.update(|stream| stream.held = held);
+    }
+
     /// Notes what the client answered.
     pub fn on_event(&self, event: &Event, now: SystemTime) {
         match event {
@@ -189,6 +191,7 @@ impl Connection {
             Event::Acked { type_url } => self.update(|stream| {
                 let of_type = &mut stream.types[*type_url as usize];
                 of_type.acks += 1;
+                of_type.acked_version = of_type.sent_version.clone();
                 of_type.in_flight_since = None;
             }),
             Event::Nacked { type_url, message } => self.update(|stream| {
@@ -258,23 +261,6 @@ pub struct ResponseSize {
     pub bytes: usize,
 }
 
-/// What streams have carried, of one type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Responses sent.
-    pub responses: u64,
-    /// Resources sent.
-    pub resources: u64,
-    /// Removals sent.
-    pub removed: u64,
-    /// Bytes sent, without framing.
-    pub bytes: u64,
-    /// Responses accepted.
-    pub acks: u64,
-    /// Responses rejected.
-    pub nacks: u64,
-}
-
 /// One stream's record.
 struct Stream {
     protocol: Protocol,
@@ -289,6 +275,7 @@ struct Stream {
     sent: Marks,
     acked: Marks,
     types: [TypeRecord; TypeUrl::COUNT],
+    held: [Resources; TypeUrl::COUNT],
     rejected: BTreeMap<(TypeUrl, Arc<str>), Rejected>,
 }
 
@@ -306,6 +293,7 @@ impl Stream {
             sent: Marks::default(),
             acked: Marks::default(),
             types: Default::default(),
+            held: Default::default(),
             rejected: BTreeMap::new(),
         }
     }
@@ -358,190 +346,5 @@ impl Marks {
     fn when(&self, sequence: u64) -> Option<SystemTime> {
         let at = self.marks.partition_point(|(reached, _)| *reached < sequence);
         self.marks.get(at).map(|(_, at)| *at)
-    }
-}
-
-/// One type of one stream, in numbers.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct TypeRecord {
-    /// What the client asked, holds and waits for.
-    #[serde(flatten)]
-    pub counts: Counts,
-    /// Responses sent.
-    pub responses: u64,
-    /// Resources sent.
-    pub resources: u64,
-    /// Removals sent.
-    pub removed: u64,
-    /// Bytes sent, without framing.
-    pub bytes: u64,
-    /// Responses accepted.
-    pub acks: u64,
-    /// Responses rejected.
-    pub nacks: u64,
-    /// When the response was sent that is not answered yet.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339_option")]
-    pub in_flight_since: Option<SystemTime>,
-    /// The latest response that was rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_nack: Option<Nack>,
-}
-
-/// A response that was rejected.
-#[derive(Clone, Debug, Serialize)]
-pub struct Nack {
-    /// Envoy's words.
-    pub message: String,
-    /// When.
-    #[serde(serialize_with = "rfc3339")]
-    pub at: SystemTime,
-}
-
-/// A resource that an Envoy rejects: it holds the version that it accepted last, or none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rejected {
-    /// The resource's type.
-    pub type_url: TypeUrl,
-    /// The resource's name.
-    pub name: Arc<str>,
-    /// The version that is rejected.
-    pub version: Version,
-    /// Envoy's words.
-    pub message: String,
-    /// When.
-    #[serde(serialize_with = "rfc3339")]
-    pub at: SystemTime,
-}
-
-/// One connected Envoy.
-#[derive(Clone, Debug, Serialize)]
-pub struct NodeReport {
-    /// The number of its stream, unique within the process.
-    pub stream: u64,
-    /// `node.id`.
-    pub id: String,
-    /// `node.cluster`.
-    pub cluster: String,
-    /// The name and version of its software: `envoy 1.40.0`.
-    pub user_agent: String,
-    /// Where it connected from.
-    pub address: Option<SocketAddr>,
-    /// The variant of the protocol that it speaks.
-    pub protocol: Protocol,
-    /// When it connected.
-    #[serde(serialize_with = "rfc3339")]
-    pub connected: SystemTime,
-    /// How far it has come, in sequences of snapshots.
-    pub progress: Progress,
-    /// Each type in numbers.
-    pub types: BTreeMap<TypeUrl, TypeRecord>,
-    /// What it rejects.
-    pub rejected: Vec<Rejected>,
-}
-
-/// When one Envoy had a snapshot.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Timing {
-    /// The number of its stream.
-    pub stream: u64,
-    /// `node.id`.
-    pub id: String,
-    /// When all changes up to the snapshot were sent; `None` if they are not.
-    #[serde(serialize_with = "rfc3339_option")]
-    pub sent: Option<SystemTime>,
-    /// When all changes up to the snapshot were answered; `None` if they are not.
-    #[serde(serialize_with = "rfc3339_option")]
-    pub acked: Option<SystemTime>,
-}
-
-fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    match jiff::Timestamp::try_from(*at) {
-        Ok(at) => serializer.collect_str(&at),
-        Err(error) => Err(serde::ser::Error::custom(error)),
-    }
-}
-
-fn rfc3339_option<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => rfc3339(at, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn progress(seen: u64, sent: u64, acked: u64) -> Progress {
-        Progress { seen, sent, acked }
-    }
-
-    #[test]
-    fn timings_are_of_streams_that_were_there() {
-        let fleet = Fleet::new();
-        let connection = fleet.connect(Protocol::Delta, None, at(0));
-        connection.identify("a", "edge", "envoy 1.40.0".into());
-        let counts = Default::default();
-        connection.on_progress(progress(3, 3, 3), counts, at(1));
-        connection.on_progress(progress(5, 5, 3), counts, at(2));
-        connection.on_progress(progress(5, 2, 2), counts, at(3));
-        connection.on_progress(progress(6, 5, 5), counts, at(4));
-        let timing = |sent, acked| vec![Timing { stream: 1, id: "a".into(), sent, acked }];
-        assert_eq!(fleet.timings(3), []);
-        assert_eq!(fleet.timings(4), timing(Some(at(2)), Some(at(4))));
-        assert_eq!(fleet.timings(6), timing(None, None));
-        drop(connection);
-        assert_eq!(fleet.timings(4), []);
-    }
-
-    #[test]
-    fn marks_are_bounded_and_say_what_they_forgot() {
-        let mut marks = Marks::default();
-        for i in 1..=MARKS as u64 + 2 {
-            marks.advance(i * 2, at(i));
-        }
-        assert_eq!((marks.marks.len(), marks.forgotten), (MARKS, 4));
-        assert_eq!(marks.when(5), Some(at(3)));
-    }
-
-    #[test]
-    fn rejections_last_until_the_last_stream_settles_or_leaves() {
-        let fleet = Fleet::new();
-        let rejections = fleet.rejections();
-        let streams = [(); 2].map(|()| fleet.connect(Protocol::Delta, None, at(0)));
-        let key: (TypeUrl, Arc<str>) = (TypeUrl::Cluster, "c".into());
-        let rejected = Event::Rejected {
-            type_url: key.0,
-            name: key.1.clone(),
-            version: Version(1),
-            message: "no".into(),
-        };
-        for stream in &streams {
-            stream.on_event(&rejected, at(1));
-        }
-        assert_eq!(rejections.borrow().get(&key).map(|r| r.streams.len()), Some(2));
-        assert_eq!(fleet.nodes()[0].rejected.len(), 1);
-        streams[0].on_event(&Event::Settled { type_url: key.0, name: key.1.clone() }, at(2));
-        assert_eq!(rejections.borrow().get(&key).map(|r| r.streams.clone()), Some(vec![2]));
-        assert!(fleet.nodes()[0].rejected.is_empty());
-        drop(streams);
-        assert!(rejections.borrow().is_empty() && fleet.is_empty());
-    }
-
-    #[test]
-    fn reports_are_readable() {
-        let fleet = Fleet::new();
-        let connection = fleet.connect(Protocol::Sotw, None, at(0));
-        connection.on_response(TypeUrl::Cluster, ResponseSize { resources: 2, removed: 0, bytes: 9 }, at(1));
-        let report = serde_json::to_value(fleet.nodes()).unwrap();
-        assert_eq!(report[0]["connected"], "1970-01-01T00:00:00Z");
-        assert_eq!(report[0]["protocol"], "sotw");
-        assert_eq!(report[0]["types"]["Cluster"]["resources"], 2);
-        assert_eq!(report[0]["types"]["Cluster"]["in_flight_since"], "1970-01-01T00:00:01Z");
     }
 }

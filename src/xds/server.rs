@@ -231,7 +231,10 @@ impl<W: Wire> Stream<W> {
             self.identify(node);
         }
         match request.try_into() {
-            Ok(request) => Some(self.session.as_mut()?.on_request(request, Instant::now())),
+            Ok(request) => {
+                tracing::trace!(node = self.node, ?request, "received");
+                Some(self.session.as_mut()?.on_request(request, Instant::now()))
+            }
             Err(type_url) => {
                 tracing::warn!(node = self.node, type_url, "asked for a type that is not served");
                 Some(Vec::new())
@@ -261,6 +264,7 @@ impl<W: Wire> Stream<W> {
             removed: response.removed.len(),
             bytes: frame.encoded_len(),
         };
+        self.connection.on_version(response.type_url, &response.version);
         self.connection.on_response(response.type_url, size, crate::clock::now());
         tracing::debug!(
             node = self.node,
@@ -277,6 +281,7 @@ impl<W: Wire> Stream<W> {
     fn report_progress(&self) {
         if let Some(session) = &self.session {
             let counts = TypeUrl::ALL.map(|type_url| session.counts(type_url));
+            self.connection.on_held(TypeUrl::ALL.map(|type_url| session.held(type_url).clone()));
             self.connection.on_progress(session.progress(), counts, crate::clock::now());
         }
     }

@@ -23,7 +23,7 @@ pub type Sender = watch::Sender<Option<Arc<Snapshot>>>;
 pub type Receiver = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// Resources of one type by name.
-pub(super) type Resources = OrdMap<Arc<str>, Arc<Resource>>;
+pub type Resources = OrdMap<Arc<str>, Arc<Resource>>;
 
 /// Changes from one snapshot to the next. A name that is both set and removed is set.
 #[derive(Clone, Debug, Default)]

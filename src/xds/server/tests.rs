@@ -115,6 +115,9 @@ async fn a_delta_stream_from_first_snapshot_to_shutdown() {
     let clusters = &node.types[&TypeUrl::Cluster];
     assert_eq!((clusters.responses, clusters.resources, clusters.acks, clusters.nacks), (2, 2, 2, 0));
     assert!(clusters.bytes > 9 << 20 && clusters.counts.held == 2);
+    assert_eq!((clusters.sent_version.as_str(), clusters.acked_version.as_str()), ("2", "2"));
+    let held = server.fleet.held(node.stream, TypeUrl::Cluster).unwrap();
+    assert_eq!(held.keys().map(|name| &**name).collect::<Vec<_>>(), ["x", "y"]);
     let timing = server.fleet.timings(2).remove(0);
     assert!(timing.sent.unwrap() <= timing.acked.unwrap());
 

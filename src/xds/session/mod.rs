@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use self::channel::{ASKED, Channel, Due};
 use self::order::Order;
 use super::message::{Protocol, Response};
-use super::snapshot::Found;
+use super::snapshot::{Found, Resources};
 use super::{Resource, Snapshot, TypeUrl, Version};
 
 /// What can be set about sessions.
@@ -212,9 +212,9 @@ impl Session {
         }
     }
 
-    /// What the client accepted last of a name.
-    pub fn held(&self, type_url: TypeUrl, name: &str) -> Option<&Arc<Resource>> {
-        self.channel(type_url).held.get(name)
+    /// What the client accepted last, by the name that it asked. A clone is O(1).
+    pub fn held(&self, type_url: TypeUrl) -> &Resources {
+        &self.channel(type_url).held
     }
 
     fn channel(&self, type_url: TypeUrl) -> &Channel {
@@ -260,7 +260,7 @@ impl Session {
             let channel = self.channel(type_url);
             let held = &channel.held;
             let mut names: Vec<Arc<str>> = channel.subscription.names().iter().cloned().collect();
-            names.extend(channel.deferred.iter().cloned());
+            names.extend(channel.deferred.iter().chain(channel.rejected.keys()).cloned());
             if channel.subscription.wildcard {
                 let differs =
                     |r: &&Arc<Resource>| held.get(r.name()).is_none_or(|held| held.version() != r.version());

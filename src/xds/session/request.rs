@@ -1,6 +1,6 @@
 //! What the client asks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -84,7 +84,7 @@ impl Session {
         let has_wildcard = type_url.has_wildcard();
         let wildcard = has_wildcard && (!named || names.iter().any(|name| name == WILDCARD));
 
-        let wanted: std::collections::HashSet<&str> =
+        let wanted: HashSet<&str> =
             names.iter().map(String::as_str).filter(|name| !has_wildcard || *name != WILDCARD).collect();
         let dropped: Vec<Arc<str>> = self
             .channel(type_url)
@@ -194,12 +194,12 @@ impl Session {
         }
         let name = self.intern(type_url, name);
         let target = self.target(type_url, &name);
+        // It subscribes to the name in the same request, which asks for no answer of its own then.
+        self.channel_mut(type_url).pending.remove(&name);
         match target.filter(|target| Version::parse(version) == Some(target.version())) {
             Some(same) => {
                 self.order.add(&same);
-                let channel = self.channel_mut(type_url);
-                channel.pending.remove(&name);
-                channel.held.insert(name, same);
+                self.channel_mut(type_url).held.insert(name, same);
             }
             None => {
                 self.channel_mut(type_url).foreign.insert(name.clone());

@@ -201,7 +201,7 @@ impl Session {
 }
 
 /// The version of a set of resources: a stable hash of their names and versions, in the order of names.
-pub(super) fn set_version<'r>(resources: impl Iterator<Item = &'r Arc<Resource>>) -> String {
+fn set_version<'r>(resources: impl Iterator<Item = &'r Arc<Resource>>) -> String {
     let mut hash = Xxh3::new();
     for resource in resources {
         hash.update(&(resource.name().len() as u64).to_le_bytes());
