@@ -31,10 +31,13 @@ deny: ## check dependencies: bans, licenses, sources, and advisories if their da
 docs: ## build the code's documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: ## run the benches against a real Envoy
+bench: ## measure, through a real Envoy and in process, and write benches/RESULTS.md (a long while; BENCH=--quick for less)
 	@scripts/prerequisites test
 	@scripts/install-envoy
-	cargo bench
+	cargo bench --bench translate
+	cargo bench --bench xds
+	cargo bench --bench change -- $(BENCH)
+	cargo bench --bench change -- --report
 
 envoy: ## install Envoy into tools/envoy
 	@scripts/prerequisites run

@@ -1,7 +1,7 @@
 //! Store to model to resources, only where something changed.
 //!
 //! Two cached layers. The first is made of pure functions of the store: hosts with their certificates, endpoint sets. What each
-//! read through its [`View`] in its last run is what makes it dirty. The second turns their values into resources. An
+//! read through its [`View`](crate::store::View) in its last run is what makes it dirty. The second turns their values into resources. An
 //! equal value dirties nothing below it, so the cost of a change is that of what it changes.
 //!
 //! Endpoint sets, clusters and limits exist while a host refers to them, counted by old list against new.
