@@ -2,6 +2,7 @@
 
 mod consistency;
 mod events;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
