@@ -306,13 +306,8 @@ async fn source(
     if let Some(folder) = manifests {
         return Ok(files::follow(folder, sender).await?);
     }
-    let namespace = match &options.watch_namespaces[..] {
-        [] => None,
-        [only] => Some(only.clone()),
-        _ => anyhow::bail!("--watch-namespace takes one namespace for now; without it all are watched"),
-    };
     let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
-    kubernetes::follow(client, namespace, sender).await;
+    kubernetes::follow(client, options.watch_namespaces, sender).await;
     Ok(())
 }
 

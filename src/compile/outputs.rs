@@ -132,9 +132,8 @@ impl Compiler {
             let name = backend.name.clone();
             if self.references.backends.add(name.clone(), || backend.clone()) {
                 self.update.set.push(Arc::new(translate::cluster::cluster(backend)));
-                if let Endpoints::Service(key) = &backend.endpoints
-                    && self.references.endpoints.add(key.clone(), || ())
-                {
+                if let Endpoints::Service(key) = &backend.endpoints {
+                    self.references.clusters.entry(key.clone()).or_default().insert(name);
                     self.dirty.insert(Output::Endpoints(key.clone()));
                 }
             } else if let Some(shared) = self.references.backends.get(&name) {
@@ -168,26 +167,27 @@ impl Compiler {
 
     fn remove_cluster(&mut self, backend: &Backend) {
         self.update.remove.push((TypeUrl::Cluster, backend.name.clone()));
-        if let Endpoints::Service(key) = &backend.endpoints
-            && self.references.endpoints.remove(key).is_some()
-        {
-            let output = Output::Endpoints(key.clone());
+        let Endpoints::Service(key) = &backend.endpoints else { return };
+        self.update.remove.push((TypeUrl::ClusterLoadAssignment, backend.name.clone()));
+        let Some(clusters) = self.references.clusters.get_mut(key) else { return };
+        clusters.remove(&backend.name);
+        if clusters.is_empty() {
+            self.references.clusters.remove(key);
             self.ledger.set(&format!("endpoints {key}"), Vec::new());
-            self.dependencies.forget(&output);
-            self.update.remove.push((TypeUrl::ClusterLoadAssignment, key.to_string().into()));
+            self.dependencies.forget(&Output::Endpoints(key.clone()));
         }
     }
 
-    /// Runs an endpoint set that somebody refers to.
+    /// Runs an endpoint set, and tells it to each of its clusters.
     pub(super) fn run_endpoints(&mut self, key: &EndpointSetKey) {
-        if self.references.endpoints.get(key).is_none() {
-            return;
-        }
+        let Some(clusters) = self.references.clusters.get(key) else { return };
         let view = View::new(&self.store);
         let (set, findings) = resolve::endpoint_set(&view, key);
         self.dependencies.record(&Output::Endpoints(key.clone()), view.into_reads());
         self.ledger.set(&format!("endpoints {key}"), findings.into_vec());
-        self.update.set.push(Arc::new(translate::endpoint::cluster_load_assignment(&set)));
+        let assignments =
+            clusters.iter().map(|name| translate::endpoint::cluster_load_assignment(name, &set));
+        self.update.set.extend(assignments.map(Arc::new));
     }
 
     /// Scopes of a host as they should be now.

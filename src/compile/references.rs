@@ -1,6 +1,6 @@
 //! What hosts refer to, counted: it exists while somebody does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::model::{Backend, EndpointSetKey};
 pub(crate) struct References {
     /// Clusters by name, each with its backend, which hosts share.
     pub(crate) backends: Counted<Arc<str>, Arc<Backend>>,
-    /// Endpoint sets.
-    pub(crate) endpoints: Counted<EndpointSetKey, ()>,
+    /// The clusters of each endpoint set.
+    pub(crate) clusters: HashMap<EndpointSetKey, BTreeSet<Arc<str>>>,
     /// Limits by id.
     pub(crate) limits: Counted<Arc<str>, Limit>,
     /// What policies do to routes: most Ingresses ask for nothing, and share one.

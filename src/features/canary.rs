@@ -3,10 +3,12 @@
 //! Order of decision, as in ingress-nginx: header, then cookie, then weight. Whatever a header or cookie does not
 //! decide falls through to the next.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Annotation, Feature, Reader};
-use crate::values::{Origin, header, pattern};
+use crate::values::{Origin, boolean, header, pattern};
 
 const CANARY: Annotation = Annotation {
     name: "canary",
@@ -93,6 +95,14 @@ pub enum HeaderRule {
     BrokenPattern,
 }
 
+impl Canary {
+    /// Whether the annotations make an Ingress a canary, whatever else they say.
+    pub fn is_canary(annotations: Option<&BTreeMap<String, String>>) -> bool {
+        let value = annotations.and_then(|annotations| annotations.get(&CANARY.key()));
+        value.is_some_and(|value| boolean::parse(value) == Ok(true))
+    }
+}
+
 impl Feature for Canary {
     const ANNOTATIONS: &'static [Annotation] =
         &[CANARY, WEIGHT, WEIGHT_TOTAL, BY_HEADER, BY_HEADER_VALUE, BY_HEADER_PATTERN, BY_COOKIE];
@@ -104,7 +114,12 @@ impl Feature for Canary {
         let value = reader.text(&BY_HEADER_VALUE);
         let pattern = reader.text(&BY_HEADER_PATTERN);
         let name = reader.parse(&BY_HEADER, |text| {
-            if header::is_name(text) { Ok(text.to_ascii_lowercase()) } else { Err("a header name") }
+            // nginx takes `_` for `-`; headers that are sent with `_` are dropped before.
+            if header::is_name(text) {
+                Ok(text.to_ascii_lowercase().replace('_', "-"))
+            } else {
+                Err("a header name")
+            }
         });
         let cookie = reader.parse(&BY_COOKIE, |text| {
             if header::is_name(text) { Ok(text.to_owned()) } else { Err("a cookie name") }

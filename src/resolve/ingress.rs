@@ -13,6 +13,7 @@ use super::backend::{self, Port, Upstream};
 use super::draft::Draft;
 use super::{Group, canary, limits, tls};
 use crate::features::backend_protocol::Protocol;
+use crate::features::canary::Canary;
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, RedirectPath, set};
 use crate::features::retries::Retries;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
@@ -134,7 +135,10 @@ fn find_tls(draft: &mut Draft<'_>, sorted: &[&(&ObjectKey, &Age, &Ingress)]) {
     if draft.host.is_any() {
         return;
     }
-    draft.tls = sorted.iter().find_map(|(key, _, ingress)| tls::of_ingress(draft, key, ingress));
+    // A canary is no more than a share of another's routes.
+    let mut mains =
+        sorted.iter().filter(|(.., ingress)| !Canary::is_canary(ingress.metadata.annotations.as_ref()));
+    draft.tls = mains.find_map(|(key, _, ingress)| tls::of_ingress(draft, key, ingress));
     draft.strict_transport_security = draft.tls.is_some();
 }
 
@@ -304,12 +308,23 @@ fn fallback<'a>(
 
 fn path_match(draft: &mut Draft<'_>, location: &Location<'_>, regex: bool) -> Option<Match> {
     if !regex {
+        if location.path.contains(['?', '#']) {
+            let message = format!(
+                "{:?} has a ? or #, which no request's path has; the path is left out (a regular expression needs \
+                 the annotation use-regex)",
+                location.path
+            );
+            let field = format!("{}.path", location.origin.field);
+            draft.findings.error(location.source.key, field, "InvalidPath", message);
+            return None;
+        }
+        let path = percent_encoded(location.path);
         return Some(Match::path(if location.exact {
-            PathMatch::Exact(location.path.to_owned())
-        } else if location.path.len() > 1 && location.path.ends_with('/') {
-            PathMatch::Prefix(location.path.to_owned())
+            PathMatch::Exact(path)
+        } else if path.len() > 1 && path.ends_with('/') {
+            PathMatch::Prefix(path)
         } else {
-            PathMatch::segments(location.path)
+            PathMatch::segments(&path)
         }));
     }
     if let Err(error) = pattern::check(location.path) {
@@ -322,6 +337,15 @@ fn path_match(draft: &mut Draft<'_>, location: &Location<'_>, regex: bool) -> Op
         return None;
     }
     Some(Match::path(PathMatch::NginxRegex(location.path.to_owned())))
+}
+
+/// nginx compares decoded paths, Envoy those on the wire, where only ASCII stands as it is.
+fn percent_encoded(path: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b' ' | 0x80.. => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    };
+    path.bytes().map(encode).collect()
 }
 
 /// The routes of one location: one, or several where a canary takes part or the listeners differ.

@@ -6,7 +6,7 @@ use crate::features::effects::{Answer, Effects, Guard, LimitKey, LimitStatus, Li
 use crate::features::request_limits::RequestLimits;
 use crate::model::limit::{Algorithm, Key, Limit};
 use crate::values::matching::{HeaderMatch, TextMatch};
-use crate::values::{ObjectKey, Origin};
+use crate::values::{ObjectKey, Origin, header};
 
 const SECOND_MS: u64 = 1000;
 const MINUTE_MS: u64 = 60_000;
@@ -73,6 +73,9 @@ fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effect
     };
     let (limit_key, key) = match choice {
         KeyChoice::ClientAddress => (LimitKey::ClientAddress, Key::ClientAddress),
+        KeyChoice::Header(name) if !header::is_name(&name) => {
+            return refuse("key.header", "a header name has at most 128 characters".to_owned());
+        }
         KeyChoice::Header(name) => {
             effects.guards.extend(missing_key(&name, origin));
             (LimitKey::Header(name.clone()), Key::Header(name.into()))

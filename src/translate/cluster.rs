@@ -45,10 +45,10 @@ pub fn cluster(backend: &Backend) -> Resource {
     let mut message = base(&backend.name);
     message.connect_timeout = proto::duration(backend.connect_timeout);
     match &backend.endpoints {
-        Endpoints::Service(key) => {
+        Endpoints::Service(_) => {
             message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
             message.eds_cluster_config =
-                Some(EdsClusterConfig { eds_config: proto::ads(), service_name: key.to_string() });
+                Some(EdsClusterConfig { eds_config: proto::ads(), ..EdsClusterConfig::default() });
         }
         Endpoints::Dns { host, port } => dns(&mut message, host, *port),
     }

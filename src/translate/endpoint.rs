@@ -10,9 +10,12 @@ use super::{proto, version};
 use crate::model::{EndpointSet, Health};
 use crate::xds::{Resource, TypeUrl};
 
-/// The endpoints of a Service port, under the name that its clusters subscribe to.
-pub fn cluster_load_assignment(set: &EndpointSet) -> Resource {
-    let name = set.key.to_string();
+/// The endpoints of a Service port for one of its clusters, under the cluster's name.
+///
+/// Clusters of the same endpoints do not share a name to subscribe to: Envoy asks for a name once, so that a second
+/// cluster of it would wait for an answer that it has been given already.
+pub fn cluster_load_assignment(cluster: &str, set: &EndpointSet) -> Resource {
+    let name = cluster.to_owned();
     let lb_endpoints: Vec<_> = set.endpoints.iter().map(lb_endpoint).collect();
     let endpoints = match lb_endpoints.is_empty() {
         true => Vec::new(),
@@ -20,7 +23,7 @@ pub fn cluster_load_assignment(set: &EndpointSet) -> Resource {
     };
     let message =
         ClusterLoadAssignment { cluster_name: name.clone(), endpoints, ..ClusterLoadAssignment::default() };
-    Resource::new(TypeUrl::ClusterLoadAssignment, name, version(set), &message)
+    Resource::new(TypeUrl::ClusterLoadAssignment, name, version(&(cluster, set)), &message)
 }
 
 fn lb_endpoint(endpoint: &crate::model::Endpoint) -> LbEndpoint {

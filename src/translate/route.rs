@@ -23,6 +23,9 @@ use crate::xds::{Resource, TypeUrl};
 const STRICT_TRANSPORT_SECURITY: (&str, &str) =
     ("strict-transport-security", "max-age=31536000; includeSubDomains");
 
+/// As Istio has it; Envoy's default is 4096. What is larger is refused before it gets here.
+const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
+
 /// The name of the RouteConfiguration that serves a host on a listener: the host's own, but for https where that
 /// differs. So the http side keeps its name whatever comes, and Envoy never loads its routes anew.
 pub fn name(host: &Host, listener: &str) -> String {
@@ -68,6 +71,7 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
     let mut message = RouteConfiguration {
         name: name.clone(),
         virtual_hosts: vec![virtual_host],
+        max_direct_response_body_size_bytes: proto::uint32(MAX_DIRECT_RESPONSE_BYTES),
         request_headers_to_remove: vec![names::LISTENER_HEADER.to_owned(), names::SCOPE_HEADER.to_owned()],
         ..RouteConfiguration::default()
     };
