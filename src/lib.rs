@@ -30,3 +30,6 @@ pub mod admin;
 pub mod telemetry;
 pub mod app;
 pub mod cli;
+
+#[cfg(test)]
+mod architecture_tests;

@@ -11,6 +11,8 @@ mod findings;
 mod hosts;
 mod outputs;
 mod references;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::settings::Settings;
 use crate::store::{Change, Read, Store};
 use crate::translate;
 use crate::values::{Finding, Findings, HostName, Kind, ObjectKey};
-use crate::xds::{Snapshot, TypeUrl, Update};
+use crate::xds::{Resource, Snapshot, TypeUrl, Update};
 
 use dependencies::Dependencies;
 use findings::Ledger;
@@ -84,8 +86,17 @@ impl Compiler {
     /// # Errors
     /// When the listeners cannot be made of these settings.
     pub fn new(settings: Settings, default_certificate: Certificate) -> Result<Self, descriptors::Error> {
-        let mut update = Update::default();
-        update.set.extend(translate::listener::listeners(&settings)?.into_iter().map(Arc::new));
+        let listeners = translate::listener::listeners(&settings)?.into_iter().map(Arc::new).collect();
+        Ok(Self::with_listeners(settings, default_certificate, listeners))
+    }
+
+    /// The same with the listeners that these settings make, which are dear to make.
+    fn with_listeners(
+        settings: Settings,
+        default_certificate: Certificate,
+        listeners: Vec<Arc<Resource>>,
+    ) -> Self {
+        let mut update = Update { set: listeners, ..Update::default() };
         update.set.push(Arc::new(translate::fallback::extension_config(false, &BTreeSet::new())));
         if let Some((host, port)) = &settings.ratelimit {
             let cluster = translate::cluster::service(translate::names::RATE_LIMIT_CLUSTER, host, *port);
@@ -108,7 +119,7 @@ impl Compiler {
         };
         compiler.run_default_certificate();
         compiler.run_config_map();
-        Ok(compiler)
+        compiler
     }
 
     /// Goes on from a snapshot of an earlier process: what the sources bear out is no change, the rest goes when they

@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod endpoint;
 pub mod fallback;
 pub mod filters;
+#[cfg(test)]
+mod golden_tests;
 pub mod listener;
 pub mod names;
 pub mod proto;

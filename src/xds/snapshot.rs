@@ -1,6 +1,6 @@
 //! Everything there is to send at one moment.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -66,22 +66,22 @@ impl Snapshot {
     pub fn apply(&self, update: Update) -> Snapshot {
         let mut next = self.clone();
         let mut changes = Vec::with_capacity(update.set.len() + update.remove.len());
-        for resource in &update.set {
-            let of_type = &mut next.resources[resource.type_url() as usize];
-            let name = resource.name();
-            if of_type.get(name).is_none_or(|old| old.version() != resource.version()) {
+        // What is set twice counts as it was set last, and what was set as it was must not go.
+        let places = update.set.iter().enumerate();
+        let last: HashMap<_, _> = places.map(|(at, set)| ((set.type_url(), set.name()), at)).collect();
+        for (at, resource) in update.set.iter().enumerate() {
+            let (type_url, name) = (resource.type_url(), resource.name());
+            let of_type = &mut next.resources[type_url as usize];
+            let differs = || of_type.get(name).is_none_or(|old| old.version() != resource.version());
+            if last[&(type_url, name)] == at && differs() {
                 of_type.insert(name.clone(), resource.clone());
-                changes.push((resource.type_url(), name.clone()));
+                changes.push((type_url, name.clone()));
             }
         }
-        if !update.remove.is_empty() {
-            // What was set anew as it was is no change, and yet must not go.
-            let set: HashSet<_> = update.set.iter().map(|set| (set.type_url(), set.name())).collect();
-            for (type_url, name) in update.remove {
-                let was_set = set.contains(&(type_url, &name));
-                if !was_set && next.resources[type_url as usize].remove(&name).is_some() {
-                    changes.push((type_url, name));
-                }
+        for (type_url, name) in update.remove {
+            let is_set = last.contains_key(&(type_url, &name));
+            if !is_set && next.resources[type_url as usize].remove(&name).is_some() {
+                changes.push((type_url, name));
             }
         }
         next.record(changes);
@@ -230,6 +230,21 @@ mod tests {
             update.remove = vec![(TypeUrl::Cluster, "a".into()), (TypeUrl::Listener, "a".into())];
             let after = before.apply(update);
             assert_eq!(after.get(TypeUrl::Cluster, "a").map(|r| r.version()), Some(Version(version)));
+            assert_eq!(changes(&after, 1), Some(changed));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_set_twice_is_as_it_was_set_last() {
+        let twice = |versions: [u64; 2]| {
+            let set = versions.map(|version| resource(TypeUrl::Cluster, "a", version)).into();
+            Update { set, remove: vec![] }
+        };
+        let before = Snapshot::empty().apply(twice([2, 1]));
+        assert_eq!(changes(&before, 0), Some(vec![(1, "a".into())]));
+        for (versions, changed) in [([2, 1], vec![]), ([1, 2], vec![(2, "a".into())])] {
+            let after = before.apply(twice(versions));
+            assert_eq!(after.get(TypeUrl::Cluster, "a").map(|r| r.version()), Some(Version(versions[1])));
             assert_eq!(changes(&after, 1), Some(changed));
         }
     }
