@@ -17,7 +17,7 @@ use crate::descriptors;
 use crate::fleet::ResponseSize;
 use crate::model::Certificate;
 use crate::settings::Settings;
-use crate::store::{Applied, Change, Object};
+use crate::store::{Change, Object, Stored};
 use crate::values::{Age, Kind, ObjectKey};
 use crate::xds::message::Protocol;
 use crate::xds::session::{self, Progress};
@@ -58,7 +58,7 @@ fn ingress() -> Change {
         ]}}, {"host": "*.example.com"}]},
     });
     let object = Object::Ingress(serde_json::from_value(object).unwrap());
-    Change::Applied(Box::new(Applied { object, age: Age::default(), findings: vec![] }))
+    Change::Applied(Arc::new(Stored::new(object, Age::default(), vec![])))
 }
 
 /// What an Ingress compiles to, and resources that hold a key in every way that Envoy has.

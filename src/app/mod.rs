@@ -67,8 +67,7 @@ fn compile(settings: Settings, paths: &[PathBuf]) -> anyhow::Result<Compiled> {
     let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error);
     let unreadable = errors.map(ToString::to_string).collect();
     let mut compiler = Compiler::new(settings, generate_certificate()?)?;
-    let mut changes: Vec<_> =
-        loaded.applied.into_iter().map(|applied| Change::Applied(Box::new(applied))).collect();
+    let mut changes: Vec<_> = loaded.applied.into_iter().map(Change::Applied).collect();
     changes.push(Change::Findings { place: "files".into(), findings: loaded.findings });
     changes.push(Change::Ready);
     let published = compiler.apply(changes);

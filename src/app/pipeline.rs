@@ -95,7 +95,7 @@ impl Outlets {
 
 fn event(change: &Change) -> Option<(ObjectKey, Event)> {
     match change {
-        Change::Applied(applied) => Some((applied.object.key(), Event::Applied)),
+        Change::Applied(applied) => Some((applied.key.clone(), Event::Applied)),
         Change::Deleted(key) => Some((key.clone(), Event::Deleted)),
         Change::Listed(..) | Change::Findings { .. } | Change::Ready => None,
     }

@@ -206,12 +206,12 @@ impl Compiler {
     fn store_change(&mut self, change: Change) {
         match change {
             Change::Applied(applied) => {
-                let key = applied.object.key();
+                let key = applied.key.clone();
                 self.ledger.set(&format!("object {key}"), applied.findings.clone());
                 if matches!(key.kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy) {
                     self.dirty.insert(Output::Object(key));
                 }
-                let touched = self.store.apply(*applied);
+                let touched = self.store.apply(applied);
                 self.touch(&touched);
             }
             Change::Deleted(key) => self.delete(&key),

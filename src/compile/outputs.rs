@@ -151,7 +151,7 @@ impl Compiler {
             }
         }
         for route in &mut host.routes {
-            route.effects = self.references.share(&route.effects);
+            self.references.share(route);
         }
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
@@ -166,7 +166,7 @@ impl Compiler {
             }
         }
         for route in &host.routes {
-            self.references.unshare(&route.effects);
+            self.references.unshare(route);
         }
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {

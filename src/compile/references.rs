@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::features::Effects;
 use crate::model::limit::Limit;
-use crate::model::{Backend, EndpointSetKey};
+use crate::model::{Backend, EndpointSetKey, Route};
 
 /// References by kind.
 #[derive(Debug, Default)]
@@ -19,18 +19,21 @@ pub(crate) struct References {
     pub(crate) limits: Counted<Arc<str>, Limit>,
     /// What policies do to routes: most Ingresses ask for nothing, and share one.
     effects: Counted<Arc<Effects>, ()>,
+    /// The fields that routes came from: most are `spec.rules[0].http.paths[…]`.
+    fields: Counted<Arc<str>, ()>,
 }
 
 impl References {
-    /// Equal effects that some host has already, or these.
-    pub(crate) fn share(&mut self, effects: &Arc<Effects>) -> Arc<Effects> {
-        self.effects.add(effects.clone(), || ());
-        self.effects.key(effects).cloned().unwrap_or_else(|| effects.clone())
+    /// What a route has in common with routes of other hosts becomes one in memory.
+    pub(crate) fn share(&mut self, route: &mut Route) {
+        route.effects = self.effects.share(&route.effects);
+        route.origin.field = self.fields.share(&route.origin.field);
     }
 
-    /// A route that shared these is gone.
-    pub(crate) fn unshare(&mut self, effects: &Arc<Effects>) {
-        self.effects.remove(effects);
+    /// A route that was shared is gone.
+    pub(crate) fn unshare(&mut self, route: &Route) {
+        self.effects.remove(&route.effects);
+        self.fields.remove(&route.origin.field);
     }
 }
 
@@ -59,13 +62,16 @@ impl<K: Eq + Hash, V> Counted<K, V> {
         if entry.0 > 0 { None } else { self.0.remove(key).map(|(_, value)| value) }
     }
 
-    /// The key as it was given first.
-    pub(crate) fn key(&self, key: &K) -> Option<&K> {
-        self.0.get_key_value(key).map(|(key, _)| key)
-    }
-
     /// The value of a key that is referred to.
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.0.get(key).map(|(_, value)| value)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Counted<K, ()> {
+    /// One reference more; the equal key that was given first.
+    fn share(&mut self, key: &K) -> K {
+        self.add(key.clone(), || ());
+        self.0.get_key_value(key).map_or_else(|| key.clone(), |(first, _)| first.clone())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use thin_vec::ThinVec;
 
 use crate::features::Effects;
 use crate::features::effects::{Answer, HeaderOperation, Listeners};
@@ -10,6 +11,8 @@ use crate::values::Origin;
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 
 /// One route.
+///
+/// Its lists are [`ThinVec`]s: they are nearly always empty, and there may be millions of them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
@@ -28,8 +31,8 @@ pub struct Route {
     /// What policies do to it, shared by the routes of an object.
     pub effects: Arc<Effects>,
     /// Copies: an index into the host's backends for each of the effects' mirrors that could be resolved.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mirrors: Vec<MirrorBackend>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub mirrors: ThinVec<MirrorBackend>,
 }
 
 impl Route {
@@ -60,20 +63,20 @@ pub struct Match {
     /// The path, without query.
     pub path: PathMatch,
     /// Headers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderMatch>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub headers: ThinVec<HeaderMatch>,
     /// Query parameters.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub query_parameters: Vec<NamedMatch>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub query_parameters: ThinVec<NamedMatch>,
     /// Cookies.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cookies: Vec<NamedMatch>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub cookies: ThinVec<NamedMatch>,
 }
 
 impl Match {
     /// A match of the path alone.
     pub fn path(path: PathMatch) -> Self {
-        Self { path, headers: Vec::new(), query_parameters: Vec::new(), cookies: Vec::new() }
+        Self { path, headers: ThinVec::new(), query_parameters: ThinVec::new(), cookies: ThinVec::new() }
     }
 
     /// Whether it asks for nothing but the path.
@@ -144,11 +147,11 @@ pub struct Destination {
     /// Its share of the sum of all weights; more than 0 where there are several.
     pub weight: u32,
     /// Changes of request headers for this backend.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub request_headers: Vec<HeaderOperation>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub request_headers: ThinVec<HeaderOperation>,
     /// Changes of response headers from this backend.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub response_headers: Vec<HeaderOperation>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub response_headers: ThinVec<HeaderOperation>,
 }
 
 impl Destination {
@@ -159,7 +162,7 @@ impl Destination {
 
     /// A share of the requests.
     pub fn weighted(backend: usize, weight: u32) -> Self {
-        Self { backend, weight, request_headers: Vec::new(), response_headers: Vec::new() }
+        Self { backend, weight, request_headers: ThinVec::new(), response_headers: ThinVec::new() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
+use thin_vec::ThinVec;
 
 use super::backend::{self, Port, Upstream};
 use super::draft::Draft;
@@ -36,7 +37,7 @@ pub(crate) struct Source<'a> {
     effects: Arc<Effects>,
     /// The same without `rewrite-target`, for paths that it leaves alone.
     effects_without_rewrite: Arc<Effects>,
-    mirrors: Vec<MirrorBackend>,
+    mirrors: ThinVec<MirrorBackend>,
 }
 
 /// One path of one Ingress.
@@ -202,8 +203,8 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.
-pub(crate) fn resolve_mirrors(draft: &mut Draft<'_>, effects: &Effects) -> Vec<MirrorBackend> {
-    let mut mirrors = Vec::new();
+pub(crate) fn resolve_mirrors(draft: &mut Draft<'_>, effects: &Effects) -> ThinVec<MirrorBackend> {
+    let mut mirrors = ThinVec::new();
     for (index, mirror) in effects.mirrors.iter().enumerate() {
         let protocol = if mirror.value.tls { Protocol::Https } else { Protocol::Http };
         let upstream = Upstream { protocol: mirror.value.tls.then_some(protocol), ..Upstream::default() };
@@ -432,7 +433,7 @@ fn slash_redirects(locations: &[Location<'_>]) -> Vec<Route> {
                 ..Redirect::default()
             }))),
             effects: Arc::default(),
-            mirrors: Vec::new(),
+            mirrors: ThinVec::new(),
         });
     }
     redirects

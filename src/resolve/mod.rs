@@ -19,6 +19,8 @@ pub use endpoints::endpoint_set;
 pub use object::object;
 pub use tls::default_certificate;
 
+use thin_vec::ThinVec;
+
 use crate::features::effects::{Answer, Effects, Listeners};
 use crate::model::{Action, Certificate, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
@@ -47,10 +49,10 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
         let Some(stored) = view.object(key) else { continue };
         match &stored.object {
             Object::Ingress(ingress) if class::is_ours(&mut draft, key, ingress) => {
-                ingresses.push((key, &stored.age, ingress));
+                ingresses.push((key, &stored.age, &**ingress));
             }
             Object::VirtualService(service) if virtual_service::names_host(&mut draft, key, service) => {
-                services.push((key, &stored.age, service));
+                services.push((key, &stored.age, &**service));
             }
             _ => {}
         }
@@ -132,6 +134,6 @@ fn not_found(routes: &[Route], object: &ObjectKey) -> Option<Route> {
         matches: Match::path(PathMatch::Prefix("/".to_owned())),
         action: Action::Answer(Answer::Direct { status: 404, body: Vec::new() }),
         effects: std::sync::Arc::new(Effects::default()),
-        mirrors: Vec::new(),
+        mirrors: ThinVec::new(),
     })
 }

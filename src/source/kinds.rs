@@ -50,7 +50,7 @@ const COMMON: Watched = Watched {
     metadata_only: false,
     field_selector: "",
     dropped: &["status"],
-    typed: |value, unknown| typed::<Ingress>(value, unknown).map(Object::Ingress),
+    typed: |value, unknown| typed::<Box<Ingress>>(value, unknown).map(Object::Ingress),
 };
 
 /// Every kind that is read.
@@ -62,7 +62,7 @@ pub static WATCHED: [Watched; 9] = [
         versions: &["v1", "v1beta1", "v1alpha3"],
         plural: "virtualservices",
         optional: true,
-        typed: |value, unknown| typed::<VirtualService>(value, unknown).map(Object::VirtualService),
+        typed: |value, unknown| typed::<Box<VirtualService>>(value, unknown).map(Object::VirtualService),
         ..COMMON
     },
     Watched {
@@ -71,14 +71,14 @@ pub static WATCHED: [Watched; 9] = [
         versions: &["v1alpha1"],
         plural: "ratelimitpolicies",
         optional: true,
-        typed: |value, unknown| typed::<RateLimitPolicy>(value, unknown).map(Object::RateLimitPolicy),
+        typed: |value, unknown| typed::<Box<RateLimitPolicy>>(value, unknown).map(Object::RateLimitPolicy),
         ..COMMON
     },
     Watched {
         kind: Kind::IngressClass,
         group: "networking.k8s.io",
         plural: "ingressclasses",
-        typed: |value, unknown| typed::<IngressClass>(value, unknown).map(Object::IngressClass),
+        typed: |value, unknown| typed::<Box<IngressClass>>(value, unknown).map(Object::IngressClass),
         ..COMMON
     },
     Watched {
@@ -86,28 +86,28 @@ pub static WATCHED: [Watched; 9] = [
         plural: "services",
         // A Service's status is kept: it says under which address a load balancer serves it.
         dropped: &[],
-        typed: |value, unknown| typed::<Service>(value, unknown).map(Object::Service),
+        typed: |value, unknown| typed::<Box<Service>>(value, unknown).map(Object::Service),
         ..COMMON
     },
     Watched {
         kind: Kind::EndpointSlice,
         group: "discovery.k8s.io",
         plural: "endpointslices",
-        typed: |value, unknown| typed::<EndpointSlice>(value, unknown).map(Object::EndpointSlice),
+        typed: |value, unknown| typed::<Box<EndpointSlice>>(value, unknown).map(Object::EndpointSlice),
         ..COMMON
     },
     Watched {
         kind: Kind::Secret,
         plural: "secrets",
         field_selector: SECRETS,
-        typed: |value, unknown| typed::<Secret>(value, unknown).map(Object::Secret),
+        typed: |value, unknown| typed::<Box<Secret>>(value, unknown).map(Object::Secret),
         ..COMMON
     },
     Watched {
         kind: Kind::ConfigMap,
         plural: "configmaps",
         field_selector: "metadata.name!=kube-root-ca.crt",
-        typed: |value, unknown| typed::<ConfigMap>(value, unknown).map(Object::ConfigMap),
+        typed: |value, unknown| typed::<Box<ConfigMap>>(value, unknown).map(Object::ConfigMap),
         ..COMMON
     },
     Watched {
@@ -123,7 +123,7 @@ pub static WATCHED: [Watched; 9] = [
 /// An object of which only the metadata is read.
 #[derive(serde::Deserialize)]
 struct Metadata {
-    metadata: ObjectMeta,
+    metadata: Box<ObjectMeta>,
 }
 
 /// What the `apiVersion` and `kind` of an object mean here.

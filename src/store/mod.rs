@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use index::Indexes;
 
-use crate::values::{Age, Finding, Kind, ObjectKey};
+use crate::values::{Finding, Kind, ObjectKey};
 
 /// What a source says happened.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// An object was created or changed.
-    Applied(Box<Applied>),
+    Applied(Arc<Stored>),
     /// An object is gone.
     Deleted(ObjectKey),
     /// A kind was listed anew: objects of the kind that are not in the list are gone.
@@ -34,17 +34,6 @@ pub enum Change {
     Ready,
 }
 
-/// An object with its age.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// The object.
-    pub object: Object,
-    /// Its age.
-    pub age: Age,
-    /// What reading it found (unknown fields, say).
-    pub findings: Vec<Finding>,
-}
-
 /// All objects, and the indexes over them. One task owns and writes it.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -54,11 +43,10 @@ pub struct Store {
 
 impl Store {
     /// Puts an object in; answers what readers may have seen differently.
-    pub fn apply(&mut self, applied: Applied) -> Vec<Read> {
-        let key = applied.object.key();
-        let new = Arc::new(Stored { object: applied.object, age: applied.age, findings: applied.findings });
+    pub fn apply(&mut self, new: Arc<Stored>) -> Vec<Read> {
+        let key = new.key.clone();
         let old = self.objects.get(&key);
-        if old.is_some_and(|old| **old == *new) {
+        if old.is_some_and(|old| *old == new) {
             return Vec::new();
         }
         let old = self.objects.insert(key.clone(), new.clone());

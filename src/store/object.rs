@@ -9,24 +9,20 @@ use crate::crd::rate_limit_policy::RateLimitPolicy;
 use crate::crd::virtual_service::VirtualService;
 use crate::values::{Age, Finding, Kind, ObjectKey};
 
-/// One object of a kind that is read.
+/// One object of a kind that is read. Boxed, since a Service is several times the size of an EndpointSlice.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs, reason = "each variant is the kind of its name")]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "each is kept behind an Arc; boxing would cost a second allocation"
-)]
 pub enum Object {
-    Ingress(Ingress),
-    VirtualService(VirtualService),
-    RateLimitPolicy(RateLimitPolicy),
-    IngressClass(IngressClass),
-    Service(Service),
-    EndpointSlice(EndpointSlice),
-    Secret(Secret),
-    ConfigMap(ConfigMap),
+    Ingress(Box<Ingress>),
+    VirtualService(Box<VirtualService>),
+    RateLimitPolicy(Box<RateLimitPolicy>),
+    IngressClass(Box<IngressClass>),
+    Service(Box<Service>),
+    EndpointSlice(Box<EndpointSlice>),
+    Secret(Box<Secret>),
+    ConfigMap(Box<ConfigMap>),
     /// Only metadata is kept of a Namespace.
-    Namespace(ObjectMeta),
+    Namespace(Box<ObjectMeta>),
 }
 
 impl Object {
@@ -76,7 +72,7 @@ impl Object {
     }
 
     /// Its key. Sources set the namespace of namespaced kinds before an object gets here.
-    pub fn key(&self) -> ObjectKey {
+    fn key(&self) -> ObjectKey {
         let metadata = self.metadata();
         ObjectKey::new(
             self.kind(),
@@ -86,13 +82,22 @@ impl Object {
     }
 }
 
-/// An object as the store keeps it.
+/// An object as a source read it and the store keeps it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Stored {
+    /// The object's key, made once: whoever needs one clones it.
+    pub key: ObjectKey,
     /// The object.
     pub object: Object,
     /// Its age.
     pub age: Age,
-    /// What reading it found.
+    /// What reading it found (unknown fields, say).
     pub findings: Vec<Finding>,
+}
+
+impl Stored {
+    /// What a source has read.
+    pub fn new(object: Object, age: Age, findings: Vec<Finding>) -> Self {
+        Self { key: object.key(), object, age, findings }
+    }
 }

@@ -117,7 +117,7 @@ impl<'a> View<'a> {
     pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &'a EndpointSlice> + use<'a, '_> {
         self.note(Read::Slices(service.clone()));
         keys(self.store.indexes.slices.get(service)).filter_map(|key| match &self.object(key)?.object {
-            Object::EndpointSlice(slice) => Some(slice),
+            Object::EndpointSlice(slice) => Some(&**slice),
             _ => None,
         })
     }
@@ -135,7 +135,7 @@ impl<'a> View<'a> {
     ) -> impl Iterator<Item = (&'a ObjectKey, &'a RateLimitPolicy)> + use<'a, '_> {
         self.note(Read::Policies(target.clone()));
         keys(self.store.indexes.policies.get(target)).filter_map(|key| match &self.object(key)?.object {
-            Object::RateLimitPolicy(policy) => Some((key, policy)),
+            Object::RateLimitPolicy(policy) => Some((key, &**policy)),
             _ => None,
         })
     }

@@ -49,8 +49,7 @@ fn compiled(input: &Path) -> Published {
     let mut compiler = Compiler::new(settings, certificate).unwrap();
     let loaded = files::load(&[folder().join(SERVICES), input.to_owned()]).unwrap();
     assert!(loaded.findings.is_empty(), "{input:?}: {:?}", loaded.findings);
-    let mut changes: Vec<_> =
-        loaded.applied.into_iter().map(|applied| Change::Applied(Box::new(applied))).collect();
+    let mut changes: Vec<_> = loaded.applied.into_iter().map(Change::Applied).collect();
     changes.push(Change::Ready);
     compiler.apply(changes).clone()
 }

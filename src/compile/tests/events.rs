@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::source::kinds::WATCHED;
 use crate::source::read::read;
-use crate::store::{Applied, Change};
+use crate::store::{Change, Stored};
 use crate::values::{Age, Finding, Findings, Kind, ObjectKey};
 
 static NAMESPACES: [&str; 2] = ["a", "b"];
@@ -68,7 +68,7 @@ impl Event {
     pub(super) fn change(&self) -> Change {
         match self {
             Self::Applied(key, value, age, found) => {
-                Change::Applied(Box::new(applied(key, value, *age, *found)))
+                Change::Applied(Arc::new(applied(key, value, *age, *found)))
             }
             Self::Deleted(key) => Change::Deleted(key.clone()),
             Self::Listed(kind, keys) => Change::Listed(*kind, keys.clone()),
@@ -119,7 +119,7 @@ impl Remains {
     }
 }
 
-fn applied(key: &ObjectKey, value: &Value, age: u8, is_found: bool) -> Applied {
+fn applied(key: &ObjectKey, value: &Value, age: u8, is_found: bool) -> Stored {
     let watched = WATCHED.iter().find(|watched| watched.kind == key.kind).expect("a kind that is read");
     let mut value = value.clone();
     value["metadata"]["name"] = json!(&*key.name);
@@ -135,7 +135,7 @@ fn applied(key: &ObjectKey, value: &Value, age: u8, is_found: bool) -> Applied {
         0..4 => Age { created: Some(age.into()), position: "".into() },
         _ => Age { created: None, position: format!("f{age}").into() },
     };
-    Applied { object, age, findings: if is_found { found(9, 1) } else { Vec::new() } }
+    Stored::new(object, age, if is_found { found(9, 1) } else { Vec::new() })
 }
 
 fn found(place: u8, count: usize) -> Vec<Finding> {

@@ -1,5 +1,7 @@
 //! `route` and `mirror`: destinations to backends.
 
+use thin_vec::ThinVec;
+
 use crate::crd::virtual_service::{Destination as Wanted, HttpRoute, HttpRouteDestination};
 use crate::features::effects::{Effects, HeaderOperation, MirrorTarget, Setting, set};
 use crate::features::headers::{self, Changes};
@@ -42,8 +44,8 @@ pub(super) fn destinations(
         let backend = found.unwrap_or_else(|| unavailable(draft, key, &wanted.destination));
         let mut share = Destination::weighted(backend, weight);
         let changes = changes(draft, key, &path, wanted);
-        share.request_headers = changes.request;
-        share.response_headers = changes.response;
+        share.request_headers = changes.request.into();
+        share.response_headers = changes.response.into();
         let host = changes.authority.map(|host| HeaderOperation::Set(":authority".to_owned(), host.value));
         share.request_headers.extend(host);
         shares.push(share);
@@ -116,8 +118,8 @@ pub(super) fn mirrors(
     key: &ObjectKey,
     copies: &[Copies<'_>],
     effects: &mut Effects,
-) -> Vec<MirrorBackend> {
-    let mut mirrors = Vec::new();
+) -> ThinVec<MirrorBackend> {
+    let mut mirrors = ThinVec::new();
     for copy in copies {
         let Some(backend) = find(draft, &copy.origin, copy.destination) else { continue };
         let port = match &draft.backends.get(backend).endpoints {

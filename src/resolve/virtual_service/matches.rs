@@ -73,7 +73,7 @@ fn entry(
     let headers = headers(wanted, field);
     let query_parameters = named(wanted.query_params.as_ref(), &mut field.child("queryParams"));
     let matches =
-        Match { path: path?, headers: headers?, query_parameters: query_parameters?, cookies: Vec::new() };
+        Match { headers: headers?.into(), query_parameters: query_parameters?.into(), ..Match::path(path?) };
     Some(Entry { origin: field.origin(), listeners: listeners?, matches })
 }
 

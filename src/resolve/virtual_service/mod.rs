@@ -11,6 +11,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use super::draft::Draft;
 use super::{Group, limits};
 use crate::crd::virtual_service::{HttpRoute, VirtualService};
@@ -96,7 +98,7 @@ fn check_hosts(hosts: &[String], field: &mut Field<'_>) {
 struct Outcome {
     actions: Vec<(Listeners, &'static str, Action)>,
     effects: Effects,
-    mirrors: Vec<MirrorBackend>,
+    mirrors: ThinVec<MirrorBackend>,
 }
 
 /// Puts the routes of one VirtualService together.
@@ -163,7 +165,7 @@ impl Builder<'_> {
         cors::from_rule(rule, &mut field, &mut effects);
         let actions =
             answers.into_iter().map(|(listeners, answer)| (listeners, "", Action::Answer(answer))).collect();
-        Some(Outcome { actions, effects, mirrors: Vec::new() })
+        Some(Outcome { actions, effects, mirrors: ThinVec::new() })
     }
 
     fn forward(&self, draft: &mut Draft<'_>, path: &str, rule: &HttpRoute) -> Outcome {

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::source::kinds::{Meaning, Watched, meaning};
 use crate::source::read::read;
 use crate::source::yaml;
-use crate::store::Applied;
+use crate::store::Stored;
 use crate::values::{Age, Finding, Findings, Kind, ObjectKey};
 
 /// The namespace of namespaced objects that name none.
@@ -49,7 +49,7 @@ pub enum Content {
 #[derive(Debug)]
 pub enum Item {
     /// It was read.
-    Applied(Box<Applied>),
+    Applied(Arc<Stored>),
     /// Something in it is wrong: its last good form stays.
     Broken(ObjectKey),
 }
@@ -295,7 +295,7 @@ impl<'a> Reader<'a> {
                     findings.warning(&key, field, "UnknownField", message);
                 }
                 let findings = findings.into_vec();
-                self.items.push(Item::Applied(Box::new(Applied { object, age, findings })));
+                self.items.push(Item::Applied(Arc::new(Stored::new(object, age, findings))));
             }
             Err(error) => {
                 let message = format!("{} ({})", error.message, self.place());

@@ -19,7 +19,7 @@ fn told(file: &str, text: &str) -> Vec<String> {
             match item {
                 Item::Applied(applied) => {
                     let age = (applied.age.created, applied.age.position.replace('\0', " "));
-                    lines.push(format!("{} {age:?}", applied.object.key()));
+                    lines.push(format!("{} {age:?}", applied.key));
                     lines.extend(applied.findings.iter().map(ToString::to_string));
                 }
                 Item::Broken(key) => lines.push(format!("broken {key}")),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::document::{Content, Document, Item, Parsed, place};
-use crate::store::{Applied, Change};
+use crate::store::{Change, Stored};
 use crate::values::{Age, Finding, Findings, ObjectKey};
 
 /// The files of a folder as they were read last, and what has been said about them.
@@ -15,7 +15,7 @@ pub struct Folder {
     files: HashMap<Arc<str>, File>,
     claims: HashMap<ObjectKey, Claims>,
     /// Objects that were read since the last [`Folder::changes`].
-    contents: HashMap<(ObjectKey, Arc<str>), Box<Applied>>,
+    contents: HashMap<(ObjectKey, Arc<str>), Arc<Stored>>,
     touched: BTreeSet<ObjectKey>,
     talk: BTreeSet<Arc<str>>,
 }
@@ -110,7 +110,7 @@ impl Folder {
         for item in items {
             match item {
                 Item::Applied(applied) => {
-                    let key = applied.object.key();
+                    let key = applied.key.clone();
                     claims.push((key.clone(), applied.age.clone()));
                     self.contents.insert((key, applied.age.position.clone()), applied);
                 }
@@ -164,7 +164,7 @@ impl Folder {
             let Content::Read(items, _) = document.content else { continue };
             for item in items {
                 if let Item::Applied(applied) = item {
-                    let content = (applied.object.key(), applied.age.position.clone());
+                    let content = (applied.key.clone(), applied.age.position.clone());
                     self.contents.insert(content, applied);
                 }
             }
@@ -176,7 +176,7 @@ impl Folder {
             let winner = self.winner(&key);
             self.tell(key, winner, &mut changes);
         }
-        self.contents.clear();
+        self.contents = HashMap::new();
         self.talk(&mut changes);
         changes
     }

@@ -39,8 +39,8 @@ impl World {
     fn take(&mut self, change: Change) -> String {
         match change {
             Change::Applied(applied) => {
-                let key = applied.object.key();
-                let Object::ConfigMap(map) = applied.object else { panic!("{key}") };
+                let key = applied.key.clone();
+                let Object::ConfigMap(map) = applied.object.clone() else { panic!("{key}") };
                 let text = map.data.unwrap_or_default().remove("x").unwrap_or_default();
                 let line = format!("{} {text}", key.name);
                 self.objects.insert(key, text);

@@ -65,7 +65,7 @@ impl Followed {
     fn take(&mut self, change: Change) {
         match change {
             Change::Applied(applied) => {
-                let Object::ConfigMap(map) = applied.object else { panic!() };
+                let Object::ConfigMap(map) = applied.object.clone() else { panic!() };
                 let text = map.data.unwrap_or_default().remove("x").unwrap_or_default();
                 self.objects.insert(map.metadata.name.unwrap(), text);
             }

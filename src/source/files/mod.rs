@@ -22,7 +22,7 @@ pub use document::{Content, Document, Item, Parsed, parse, place};
 pub use folder::Folder;
 pub use follow::follow;
 
-use crate::store::{Applied, Change};
+use crate::store::{Change, Stored};
 use crate::values::Finding;
 
 /// Why manifests cannot be read or followed at all.
@@ -50,7 +50,7 @@ pub enum Error {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The objects, each once.
-    pub applied: Vec<Applied>,
+    pub applied: Vec<Arc<Stored>>,
     /// About what is no object, or has no effect.
     pub findings: Vec<Finding>,
 }
@@ -79,7 +79,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     let mut loaded = Loaded::default();
     for change in folder.changes(|_| None) {
         match change {
-            Change::Applied(applied) => loaded.applied.push(*applied),
+            Change::Applied(applied) => loaded.applied.push(applied),
             Change::Findings { findings, .. } => loaded.findings.extend(findings),
             Change::Deleted(_) | Change::Listed(..) | Change::Ready => {}
         }

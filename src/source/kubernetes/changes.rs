@@ -8,7 +8,7 @@ use kube::runtime::watcher::Event;
 use super::raw::Raw;
 use crate::source::kinds::Watched;
 use crate::source::read::read;
-use crate::store::{Applied, Change};
+use crate::store::{Change, Stored};
 use crate::values::{Age, Finding, Findings, ObjectKey};
 
 /// What has to be remembered of a kind between events.
@@ -108,7 +108,7 @@ impl Changes {
                 self.mend(&key, changes);
                 let created = object.metadata().creation_timestamp.as_ref().map(|time| time.0.as_second());
                 let age = Age { created, position: Arc::default() };
-                changes.push(Change::Applied(Box::new(Applied { object, age, findings: Vec::new() })));
+                changes.push(Change::Applied(Arc::new(Stored::new(object, age, Vec::new()))));
             }
             Err(error) => {
                 let mut findings = Findings::default();

@@ -42,7 +42,7 @@ fn events_become_changes() {
         events.into_iter().for_each(|event| changes.event(event, &mut told));
         told.iter()
             .map(|change| match change {
-                Change::Applied(applied) => format!("applied {}", applied.object.key().name),
+                Change::Applied(applied) => format!("applied {}", applied.key.name),
                 Change::Deleted(key) => format!("deleted {}", key.name),
                 Change::Listed(kind, keys) => format!("listed {} {kind}", keys.len()),
                 Change::Findings { place, findings } => {
@@ -131,7 +131,7 @@ impl Followed {
 
     fn take(&mut self, change: Change) {
         match change {
-            Change::Applied(applied) => drop(self.store.apply(*applied)),
+            Change::Applied(applied) => drop(self.store.apply(applied)),
             Change::Deleted(key) => drop(self.store.delete(&key)),
             Change::Listed(kind, keys) => {
                 for key in self.store.missing_from(kind, &keys) {

@@ -4,12 +4,14 @@ mod cases;
 mod policies;
 mod show;
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Service;
 
 use crate::crd::virtual_service::VirtualService;
 use crate::resolve;
 use crate::settings::Settings;
-use crate::store::{Applied, Object, Store, View};
+use crate::store::{Object, Store, Stored, View};
 use crate::values::{Age, Findings, HostName};
 
 /// Services that every case may refer to.
@@ -32,18 +34,18 @@ fn apply(store: &mut Store, mut object: Object, position: usize) {
     object.metadata_mut().namespace.get_or_insert_with(|| "shop".to_owned());
     object.metadata_mut().name.get_or_insert_with(|| format!("vs{position}"));
     let age = Age { created: None, position: format!("{position}").into() };
-    store.apply(Applied { object, age, findings: Vec::new() });
+    store.apply(Arc::new(Stored::new(object, age, Vec::new())));
 }
 
 /// The routes of a host and what was found, each as lines.
 fn resolve(host: &str, specs: &[&str]) -> (Vec<String>, Vec<String>) {
     let mut store = Store::default();
     for service in from_yaml::<Vec<Service>>(SERVICES) {
-        apply(&mut store, Object::Service(service), 0);
+        apply(&mut store, Object::Service(Box::new(service)), 0);
     }
     for (position, spec) in specs.iter().enumerate() {
         let service = VirtualService { spec: from_yaml(spec), ..VirtualService::default() };
-        apply(&mut store, Object::VirtualService(service), position);
+        apply(&mut store, Object::VirtualService(Box::new(service)), position);
     }
     let settings = Settings { http_port: 8080, https_port: 8443, ..Settings::default() };
     let resolved = resolve::host(&View::new(&store), &settings, &HostName::parse(host).unwrap());
@@ -55,7 +57,7 @@ fn a_host_whose_rules_are_all_left_out_is_known() {
     let mut store = Store::default();
     let service =
         VirtualService { spec: from_yaml("{hosts: [x.io], http: [{}]}"), ..VirtualService::default() };
-    apply(&mut store, Object::VirtualService(service), 0);
+    apply(&mut store, Object::VirtualService(Box::new(service)), 0);
     let host =
         resolve::host(&View::new(&store), &Settings::default(), &HostName::parse("x.io").unwrap()).host;
     assert!(host.unwrap().answers(404));
