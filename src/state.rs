@@ -138,7 +138,7 @@ fn record(resource: &Resource) -> Record {
         type_url: resource.type_url().as_str().to_owned(),
         name: resource.name().to_string(),
         version: resource.version().0,
-        body: resource.body(),
+        body: bytes::Bytes::copy_from_slice(resource.body()),
         requires: resource.requires().iter().map(ToString::to_string).collect(),
         removed: false,
     }
@@ -197,7 +197,7 @@ mod tests {
         let again = State::open(folder.path()).unwrap();
         assert_eq!(names(again.snapshot()), names(&second));
         let b = again.snapshot().get(TypeUrl::RouteConfiguration, "b").unwrap();
-        assert_eq!((&b.body()[..], &*b.requires()[0]), (&b"b"[..], "c"));
+        assert_eq!((b.body(), &*b.requires()[0]), (&b"b"[..], "c"));
     }
 
     #[test]

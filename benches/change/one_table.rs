@@ -186,7 +186,7 @@ fn virtual_host(resource: &Resource) -> anyhow::Result<EncodedHost> {
 
 /// The http listener with plain RDS, without what finds scopes.
 fn plain_listener(listener: &Resource) -> anyhow::Result<Resource> {
-    let mut json = descriptors::to_json(TypeUrl::Listener.as_str(), &listener.body())?;
+    let mut json = descriptors::to_json(TypeUrl::Listener.as_str(), listener.body())?;
     let manager = &mut json["filter_chains"][0]["filters"][0]["typed_config"];
     let fields = manager.as_object_mut().context("no connection manager")?;
     fields.remove("scoped_routes");

@@ -36,7 +36,7 @@ const SECRET_FIELDS: [&str; 7] = [
 /// # Errors
 /// When the resource, or an `Any` in it, is of a type that has no descriptor.
 pub fn resource(resource: &Resource) -> Result<Value, descriptors::Error> {
-    let mut json = descriptors::to_json(resource.type_url().as_str(), &resource.body())?;
+    let mut json = descriptors::to_json(resource.type_url().as_str(), resource.body())?;
     if resource.type_url() == TypeUrl::Secret {
         json["name"] = json!(&**resource.name());
     }

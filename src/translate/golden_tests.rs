@@ -65,7 +65,7 @@ fn part(published: &Published, wanted: &str) -> Value {
         let have: Vec<_> = published.snapshot.iter(type_url).map(|resource| resource.name()).collect();
         panic!("{wanted}: not one of {have:?}")
     };
-    let whole = descriptors::to_json(type_url.as_str(), &resource.body()).unwrap();
+    let whole = descriptors::to_json(type_url.as_str(), resource.body()).unwrap();
     let pointer = words.next().unwrap_or_default();
     whole.pointer(pointer).unwrap_or_else(|| panic!("{wanted}: not in {whole:#}")).clone()
 }
@@ -136,7 +136,7 @@ fn every_type_is_printable() {
         for resource in TypeUrl::ALL.into_iter().flat_map(|type_url| snapshot.iter(type_url)) {
             let type_name = resource.type_url().as_str();
             let body = resource.body();
-            let json = descriptors::to_json(type_name, &body)
+            let json = descriptors::to_json(type_name, body)
                 .unwrap_or_else(|error| panic!("{input:?}: {} {}: {error}", type_name, resource.name()));
             types_in(&json, &mut types);
             types.insert(type_name.to_owned());

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut};
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use prost::DecodeError;
+use prost::encoding::{DecodeContext, WireType, skip_field};
 
 use super::{Resource, TypeUrl};
 
@@ -97,14 +99,71 @@ pub struct Response {
     pub removed: Vec<Arc<str>>,
 }
 
-/// `DeltaDiscoveryResponse` on the wire. Its resources are encoded already: a repeated message and repeated bytes are
-/// the same bytes.
+/// A resource as an entry of a response: `envoy.service.discovery.v3.Resource`, or `google.protobuf.Any` where `BARE`.
+/// Its bytes go from the snapshot to the stream's buffer without another copy.
+#[derive(Clone, Debug, Default)]
+struct Entry<const BARE: bool> {
+    asked: Arc<str>,
+    resource: Option<Arc<Resource>>,
+}
+
+impl<const BARE: bool> Entry<BARE> {
+    fn all(response: &Response) -> Vec<Self> {
+        let entry = |(asked, resource): &(Arc<str>, Arc<Resource>)| Entry {
+            asked: asked.clone(),
+            resource: Some(resource.clone()),
+        };
+        response.resources.iter().map(entry).collect()
+    }
+}
+
+impl<const BARE: bool> PartialEq for Entry<BARE> {
+    fn eq(&self, other: &Self) -> bool {
+        let version = |entry: &Self| entry.resource.as_ref().map(|resource| resource.version());
+        self.asked == other.asked && version(self) == version(other)
+    }
+}
+
+impl<const BARE: bool> prost::Message for Entry<BARE> {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        match &self.resource {
+            Some(resource) if BARE => resource.put_any(&self.asked, buf),
+            Some(resource) => resource.put_entry(&self.asked, buf),
+            None => {}
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let len = |resource: &Arc<Resource>| match BARE {
+            true => resource.any_len(&self.asked),
+            false => resource.entry_len(&self.asked),
+        };
+        self.resource.as_ref().map_or(0, len)
+    }
+
+    /// Responses are never read.
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        skip_field(wire_type, tag, buf, context)
+    }
+
+    fn clear(&mut self) {
+        self.resource = None;
+    }
+}
+
+/// `DeltaDiscoveryResponse` on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct DeltaFrame {
     #[prost(string, tag = "1")]
     system_version_info: String,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    resources: Vec<Bytes>,
+    #[prost(message, repeated, tag = "2")]
+    resources: Vec<Entry<false>>,
     #[prost(string, tag = "4")]
     type_url: String,
     #[prost(string, tag = "5")]
@@ -117,7 +176,7 @@ impl From<&Response> for DeltaFrame {
     fn from(response: &Response) -> Self {
         DeltaFrame {
             system_version_info: response.version.clone(),
-            resources: response.resources.iter().map(|(asked, resource)| resource.entry(asked)).collect(),
+            resources: Entry::all(response),
             type_url: response.type_url.as_str().to_owned(),
             nonce: response.nonce.clone(),
             removed_resources: response.removed.iter().map(|name| name.to_string()).collect(),
@@ -130,8 +189,8 @@ impl From<&Response> for DeltaFrame {
 pub(super) struct SotwFrame {
     #[prost(string, tag = "1")]
     version_info: String,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    resources: Vec<Bytes>,
+    #[prost(message, repeated, tag = "2")]
+    resources: Vec<Entry<true>>,
     #[prost(string, tag = "4")]
     type_url: String,
     #[prost(string, tag = "5")]
@@ -142,7 +201,7 @@ impl From<&Response> for SotwFrame {
     fn from(response: &Response) -> Self {
         SotwFrame {
             version_info: response.version.clone(),
-            resources: response.resources.iter().map(|(asked, resource)| resource.any(asked)).collect(),
+            resources: Entry::all(response),
             type_url: response.type_url.as_str().to_owned(),
             nonce: response.nonce.clone(),
         }

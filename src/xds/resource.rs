@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::TypeUrl;
+
+/// Hexadecimal digits of a version.
+const VERSION_LEN: usize = 16;
 
 /// What a resource was made from, hashed by its maker: equal input, equal version, on every replica and after every
 /// restart. Not a hash of the encoded bytes, since maps in them have no order.
@@ -18,7 +21,7 @@ pub struct Version(pub u64);
 impl Version {
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str) -> Option<Version> {
-        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if text.len() != VERSION_LEN || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         u64::from_str_radix(text, 16).ok().map(Version)
@@ -27,7 +30,7 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:0VERSION_LEN$x}", self.0)
     }
 }
 
@@ -39,18 +42,16 @@ impl serde::Serialize for Version {
 
 /// One immutable resource, to be shared as `Arc<Resource>`.
 ///
-/// It is encoded once, as the entry of a response; every stream sends the same bytes.
+/// Its message is encoded once, and every stream sends the same bytes. What a response puts around them says little that
+/// is not known, so it is written when it is sent: kept, it would be half the size of a small resource.
 ///
 /// A `Secret` is kept without its name, since it is served under whatever name a client asks (see
-/// [`Snapshot::find`](super::Snapshot::find)); its entry is put together for each name.
+/// [`Snapshot::find`](super::Snapshot::find)), which is written then too.
 pub struct Resource {
     type_url: TypeUrl,
     name: Arc<str>,
     version: Version,
-    /// `envoy.service.discovery.v3.Resource`; of a `Secret` only the message without name.
-    entry: Bytes,
-    any_at: usize,
-    body_at: usize,
+    body: Box<[u8]>,
     requires: Box<[Arc<str>]>,
 }
 
@@ -67,13 +68,8 @@ impl Resource {
 
     /// Takes a message that is encoded already: the value of the `Any`.
     pub fn from_bytes(type_url: TypeUrl, name: impl Into<Arc<str>>, version: Version, body: &[u8]) -> Self {
-        let name = name.into();
-        let (entry, any_at, body_at) = if type_url == TypeUrl::Secret {
-            (Bytes::copy_from_slice(without_name(body)), 0, 0)
-        } else {
-            encode_entry(type_url, &name, version, &[body])
-        };
-        Resource { type_url, name, version, entry, any_at, body_at, requires: Box::default() }
+        let body = if type_url == TypeUrl::Secret { without_name(body) } else { body };
+        Resource { type_url, name: name.into(), version, body: body.into(), requires: Box::default() }
     }
 
     /// Names the clusters that this resource refers to: it waits for them, and they outlive it. Of no use on clusters
@@ -105,49 +101,56 @@ impl Resource {
     }
 
     /// The encoded message; a `Secret` lacks its name.
-    pub fn body(&self) -> Bytes {
-        self.entry.slice(self.body_at..)
+    pub fn body(&self) -> &[u8] {
+        &self.body
     }
 
-    /// Encoded size in bytes.
+    /// Encoded size of the message in bytes.
     pub fn len(&self) -> usize {
-        self.entry.len()
+        self.body.len()
     }
 
-    /// Whether nothing is encoded, which holds for an empty `Secret` only.
+    /// Whether nothing is encoded, which holds for an empty message only.
     pub fn is_empty(&self) -> bool {
-        self.entry.is_empty()
+        self.body.is_empty()
     }
 
-    /// The encoded `envoy.service.discovery.v3.Resource`, under the name that the client asked.
-    pub fn entry(&self, asked: &str) -> Bytes {
-        match self.type_url {
-            TypeUrl::Secret => self.named(asked).0,
-            _ => self.entry.clone(),
+    /// Length of what [`put_entry`](Self::put_entry) writes.
+    pub fn entry_len(&self, asked: &str) -> usize {
+        field_len(VERSION_LEN) + field_len(self.any_len(asked)) + field_len(asked.len())
+    }
+
+    /// Writes the `envoy.service.discovery.v3.Resource`, under the name that the client asked.
+    pub fn put_entry(&self, asked: &str, buf: &mut impl BufMut) {
+        put_field(buf, 1, self.version.to_string().as_bytes());
+        put_key(buf, 2, self.any_len(asked));
+        self.put_any(asked, buf);
+        put_field(buf, 3, asked.as_bytes());
+    }
+
+    /// Length of what [`put_any`](Self::put_any) writes.
+    pub(super) fn any_len(&self, asked: &str) -> usize {
+        field_len(self.type_url.as_str().len()) + field_len(self.message_len(asked))
+    }
+
+    /// Writes the `google.protobuf.Any`, the message bearing the name that the client asked.
+    pub(super) fn put_any(&self, asked: &str, buf: &mut impl BufMut) {
+        put_field(buf, 1, self.type_url.as_str().as_bytes());
+        put_key(buf, 2, self.message_len(asked));
+        if self.type_url == TypeUrl::Secret {
+            put_field(buf, 1, asked.as_bytes());
         }
+        buf.put_slice(&self.body);
     }
 
-    /// The encoded `google.protobuf.Any`, the message bearing the name that the client asked.
-    pub fn any(&self, asked: &str) -> Bytes {
-        match self.type_url {
-            TypeUrl::Secret => {
-                let (entry, any_at, _) = self.named(asked);
-                entry.slice(any_at..)
-            }
-            _ => self.entry.slice(self.any_at..),
-        }
-    }
-
-    fn named(&self, asked: &str) -> (Bytes, usize, usize) {
-        let mut name = Vec::with_capacity(asked.len() + 4);
-        put_field(&mut name, 1, &[asked.as_bytes()]);
-        encode_entry(self.type_url, asked, self.version, &[&name, &self.entry])
+    fn message_len(&self, asked: &str) -> usize {
+        self.body.len() + if self.type_url == TypeUrl::Secret { field_len(asked.len()) } else { 0 }
     }
 }
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}@{} ({} bytes)", self.type_url, self.name, self.version, self.entry.len())
+        write!(f, "{} {}@{} ({} bytes)", self.type_url, self.name, self.version, self.body.len())
     }
 }
 
@@ -164,37 +167,19 @@ fn without_name(secret: &[u8]) -> &[u8] {
     }
 }
 
-/// Returns the entry, and where in it the `Any` and the message begin. The `Any` is last, so that each is a slice of
-/// the same bytes; the order of fields means nothing in protobuf.
-fn encode_entry(type_url: TypeUrl, name: &str, version: Version, body: &[&[u8]]) -> (Bytes, usize, usize) {
-    let body_len: usize = body.iter().map(|b| b.len()).sum();
-    let url = type_url.as_str().as_bytes();
-    let any_len = field_len(url.len()) + field_len(body_len);
-    let version = version.to_string();
-    let len = field_len(name.len()) + field_len(version.len()) + field_len(any_len);
-
-    let mut buf = BytesMut::with_capacity(len);
-    put_field(&mut buf, 3, &[name.as_bytes()]);
-    put_field(&mut buf, 1, &[version.as_bytes()]);
-    encode_key(2, WireType::LengthDelimited, &mut buf);
-    encode_varint(any_len as u64, &mut buf);
-    let any_at = buf.len();
-    put_field(&mut buf, 1, &[url]);
-    put_field(&mut buf, 2, body);
-    (buf.freeze(), any_at, len - body_len)
-}
-
 /// Every field number here fits one byte of key.
 fn field_len(value: usize) -> usize {
     1 + encoded_len_varint(value as u64) + value
 }
 
-fn put_field(buf: &mut impl BufMut, tag: u32, value: &[&[u8]]) {
+fn put_key(buf: &mut impl BufMut, tag: u32, len: usize) {
     encode_key(tag, WireType::LengthDelimited, buf);
-    encode_varint(value.iter().map(|v| v.len() as u64).sum(), buf);
-    for part in value {
-        buf.put_slice(part);
-    }
+    encode_varint(len as u64, buf);
+}
+
+fn put_field(buf: &mut impl BufMut, tag: u32, value: &[u8]) {
+    put_key(buf, tag, value.len());
+    buf.put_slice(value);
 }
 
 /// Lower-cases only when there is something to lower-case.
@@ -214,16 +199,25 @@ mod tests {
     use envoy_types::pb::envoy::service::discovery::v3 as discovery;
     use envoy_types::pb::google::protobuf::Any;
 
+    fn entry(resource: &Resource, asked: &str) -> discovery::Resource {
+        let (mut entry, mut any) = (Vec::new(), Vec::new());
+        resource.put_entry(asked, &mut entry);
+        resource.put_any(asked, &mut any);
+        assert_eq!((entry.len(), any.len()), (resource.entry_len(asked), resource.any_len(asked)));
+        let entry = discovery::Resource::decode(entry.as_slice()).unwrap();
+        assert_eq!(entry.resource, Some(Any::decode(any.as_slice()).unwrap()));
+        entry
+    }
+
     #[test]
     fn an_entry_is_what_envoy_reads() {
         let cluster = Cluster { name: "a".into(), alt_stat_name: "b".repeat(200), ..Default::default() };
         let resource = Resource::new(TypeUrl::Cluster, "a", Version(7), &cluster);
-        let entry = discovery::Resource::decode(resource.entry("a")).unwrap();
+        let entry = entry(&resource, "a");
         assert_eq!((entry.name.as_str(), entry.version.as_str()), ("a", "0000000000000007"));
         let any = entry.resource.unwrap();
         assert_eq!(any.type_url, TypeUrl::Cluster.as_str());
         assert_eq!(any.value, cluster.encode_to_vec());
-        assert_eq!(Any::decode(resource.any("a")).unwrap(), any);
         assert_eq!(resource.body(), any.value);
     }
 
@@ -233,7 +227,7 @@ mod tests {
         for name in ["", "*.example.com"] {
             let message = Secret { name: name.into(), r#type: Some(kind.clone()) };
             let resource = Resource::new(TypeUrl::Secret, "*.example.com", Version(1), &message);
-            let entry = discovery::Resource::decode(resource.entry("a.example.com")).unwrap();
+            let entry = entry(&resource, "a.example.com");
             assert_eq!(entry.name, "a.example.com");
             let secret = Secret::decode(entry.resource.unwrap().value.as_slice()).unwrap();
             assert_eq!(secret, Secret { name: "a.example.com".into(), r#type: Some(kind.clone()) });

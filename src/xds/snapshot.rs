@@ -1,6 +1,5 @@
 //! Everything there is to send at one moment.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -65,21 +64,23 @@ impl Snapshot {
     #[must_use]
     pub fn apply(&self, update: Update) -> Snapshot {
         let mut next = self.clone();
-        let mut changes = Vec::with_capacity(update.set.len() + update.remove.len());
-        // What is set twice counts as it was set last, and what was set as it was must not go.
-        let places = update.set.iter().enumerate();
-        let last: HashMap<_, _> = places.map(|(at, set)| ((set.type_url(), set.name()), at)).collect();
-        for (at, resource) in update.set.iter().enumerate() {
-            let (type_url, name) = (resource.type_url(), resource.name());
-            let of_type = &mut next.resources[type_url as usize];
-            let differs = || of_type.get(name).is_none_or(|old| old.version() != resource.version());
-            if last[&(type_url, name)] == at && differs() {
-                of_type.insert(name.clone(), resource.clone());
-                changes.push((type_url, name.clone()));
+        let Update { mut set, remove } = update;
+        // What is set twice counts as it was set last: a stable sort has that one last.
+        set.sort_by(|a, b| key(a).cmp(&key(b)));
+        let mut changes = Vec::with_capacity(set.len() + remove.len());
+        for (at, resource) in set.iter().enumerate() {
+            if set.get(at + 1).is_some_and(|later| key(later) == key(resource)) {
+                continue;
+            }
+            let of_type = &mut next.resources[resource.type_url() as usize];
+            if of_type.get(resource.name()).is_none_or(|old| old.version() != resource.version()) {
+                of_type.insert(resource.name().clone(), resource.clone());
+                changes.push((resource.type_url(), resource.name().clone()));
             }
         }
-        for (type_url, name) in update.remove {
-            let is_set = last.contains_key(&(type_url, &name));
+        for (type_url, name) in remove {
+            // What was set as it was must not go.
+            let is_set = set.binary_search_by(|set| key(set).cmp(&(type_url, &name))).is_ok();
             if !is_set && next.resources[type_url as usize].remove(&name).is_some() {
                 changes.push((type_url, name));
             }
@@ -160,6 +161,10 @@ impl Snapshot {
         }
         self.get(type_url, DEFAULT_SECRET).map(|default| (default, Found::Default))
     }
+}
+
+fn key(resource: &Resource) -> (TypeUrl, &Arc<str>) {
+    (resource.type_url(), resource.name())
 }
 
 /// The name of the `Secret` for server names without one of their own.

@@ -67,7 +67,7 @@ fn assert_equal(one: &Published, other: &Published) {
         for resource in one.snapshot.iter(type_url) {
             let same = other.snapshot.get(type_url, resource.name()).unwrap();
             assert_eq!(resource.requires(), same.requires(), "{resource:?}");
-            assert_same(type_url, resource.name(), &resource.body(), &same.body());
+            assert_same(type_url, resource.name(), resource.body(), same.body());
         }
     }
 }
@@ -85,9 +85,9 @@ fn assert_versions_are_true(snapshot: &Snapshot) {
     static SEEN: LazyLock<Mutex<HashMap<(TypeUrl, Version), Bytes>>> = LazyLock::new(Mutex::default);
     let mut seen = SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for resource in TypeUrl::ALL.into_iter().flat_map(|type_url| snapshot.iter(type_url)) {
-        let body = |resource: &Resource| Bytes::copy_from_slice(&resource.body());
+        let body = |resource: &Resource| Bytes::copy_from_slice(resource.body());
         let first = seen.entry((resource.type_url(), resource.version())).or_insert_with(|| body(resource));
-        assert_same(resource.type_url(), resource.name(), first, &resource.body());
+        assert_same(resource.type_url(), resource.name(), first, resource.body());
     }
 }
 
