@@ -28,6 +28,7 @@ use crate::settings::Settings;
 use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::store::Change;
+use crate::translate;
 use crate::values::Severity;
 use crate::xds;
 
@@ -154,7 +155,9 @@ impl ControlPlane {
             metrics: metrics.clone(),
         };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
-        let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
+        let sessions =
+            xds::session::Settings { stand_in: translate::stand_in::stand_in, ..Default::default() };
+        let service = xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(sessions);
         this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));

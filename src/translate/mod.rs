@@ -17,6 +17,7 @@ pub mod route;
 mod route_effects;
 pub mod scope;
 pub mod secret;
+pub mod stand_in;
 
 use std::hash::Hash;
 

@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    /// A resource was rejected alone: it goes back to what the client accepted last.
+    /// A resource was rejected alone: it goes back to what the client accepted last, else to a stand-in.
     fn reject(
         &mut self,
         type_url: TypeUrl,

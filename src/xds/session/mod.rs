@@ -6,7 +6,7 @@
 //! - `request`: what the client asks. A subscription is always answered, be it by "there is none"; only in a stream's
 //!   first request of a type do the versions that the client names count as an answer.
 //! - `answer`: what the client accepts and rejects. The resources of a rejected response are sent again in smaller and
-//!   smaller parts, until the one that is rejected alone is found; that one goes back to what the client accepted last.
+//!   smaller parts, until the one that is rejected alone is found; that one goes back to what the client accepted last, else to a stand-in.
 //! - `send`: what goes next. Each name that may need something is looked at once, when its type has no response in
 //!   flight; so whatever happened to it in between is one update.
 //! - `order`: make before break. A resource waits until the clusters it requires are acknowledged; a cluster is
@@ -41,11 +41,14 @@ pub struct Settings {
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
     /// 1,000.
     pub default_secret_names: usize,
+    /// Makes what is sent under a name of which the client rejects what there is and has accepted nothing before. It must
+    /// be something that no client rejects; without it the name is gone. Default: nothing.
+    pub stand_in: fn(TypeUrl, &str) -> Option<Resource>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000 }
+        Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000, stand_in: |_, _| None }
     }
 }
 
@@ -64,7 +67,7 @@ pub enum Event {
         /// The client's words.
         message: String,
     },
-    /// The client rejects a resource: it holds the version it accepted last, or none.
+    /// The client rejects a resource: it holds the version it accepted last, else a stand-in or none.
     Rejected {
         /// The resource's type.
         type_url: TypeUrl,

@@ -100,7 +100,7 @@ impl Session {
         let held = channel.held.get(name);
         let must = due.force || channel.doubtful.contains_key(name);
         let is_foreign = channel.foreign.contains(name);
-        match if is_rejected { held.cloned() } else { target } {
+        match if is_rejected { self.instead(type_url, name) } else { target } {
             Some(resource) => {
                 let is_held = held.is_some_and(|held| held.version() == resource.version());
                 if is_held && !must {
@@ -110,7 +110,6 @@ impl Session {
                 let missing = if may_wait { self.missing_cluster(&resource) } else { None };
                 missing.map_or(Verdict::Send(Some(resource)), Verdict::Wait)
             }
-            // It holds a version of an earlier stream, which it did not reject.
             None if is_rejected && is_foreign => Verdict::Nothing,
             None if held.is_none() && !is_foreign && !must => Verdict::Nothing,
             // There are no words for it: the client keeps the resource until it wants it no longer.
@@ -118,6 +117,19 @@ impl Session {
             None if !due.force && self.must_outlive_others(type_url, name) => Verdict::Defer,
             None => Verdict::Send(None),
         }
+    }
+
+    /// What there is in place of a rejected resource: what the client accepted last, else a stand-in.
+    fn instead(&self, type_url: TypeUrl, name: &str) -> Option<Arc<Resource>> {
+        let channel = self.channel(type_url);
+        if let Some(held) = channel.held.get(name) {
+            return Some(held.clone());
+        }
+        // It holds a version of an earlier stream, which it did not reject.
+        if channel.foreign.contains(name) {
+            return None;
+        }
+        (self.settings.stand_in)(type_url, name).map(Arc::new)
     }
 
     /// The first cluster that a resource refers to and that the client wants but has not accepted yet.

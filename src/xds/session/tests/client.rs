@@ -11,6 +11,8 @@ use crate::xds::{Resource, TypeUrl, Version};
 
 /// Forms that a resource of one name can have; the last is one that Envoy refuses.
 pub(super) const FORMS: u64 = 4;
+/// The form of a stand-in, which is never refused and requires nothing.
+const STAND_IN: u64 = 9;
 
 /// Cluster names.
 pub(super) const CLUSTERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
@@ -46,9 +48,15 @@ pub(super) fn is_refused(version: u64) -> bool {
     version % 10 == FORMS - 1
 }
 
+/// What the session sends in place of a route configuration that was never accepted.
+pub(super) fn stand_in(type_url: TypeUrl, name: &str) -> Option<Resource> {
+    let version = || Version(version(type_url, name, STAND_IN));
+    (type_url == TypeUrl::RouteConfiguration).then(|| Resource::from_bytes(type_url, name, version(), b""))
+}
+
 /// Which clusters a version of a route configuration refers to.
 pub(super) fn requires(version: u64) -> Vec<&'static str> {
-    if version / 1000 != TypeUrl::RouteConfiguration as u64 {
+    if version / 1000 != TypeUrl::RouteConfiguration as u64 || version % 10 == STAND_IN {
         return Vec::new();
     }
     let (name, form) = (version / 10 % 100, version % 10);

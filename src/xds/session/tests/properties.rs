@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::client::{Client, FORMS, askable, is_refused, requires, resource, universe};
+use super::client::{Client, FORMS, askable, is_refused, requires, resource, stand_in, universe};
 use crate::xds::message::{Ask, Protocol, Request, Response};
 use crate::xds::session::{Session, Settings};
 use crate::xds::{Snapshot, TypeUrl, Update};
@@ -67,7 +67,7 @@ struct World {
 }
 
 fn settings() -> Settings {
-    Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000 }
+    Settings { cluster_wait: Duration::from_secs(10), stand_in, ..Settings::default() }
 }
 
 impl World {
@@ -234,6 +234,10 @@ impl World {
     fn check_name(&self, type_url: TypeUrl, name: &str, has: Option<u64>) {
         let target = self.snapshot.find(type_url, name).map(|(r, _)| r.version().0);
         let fine = match target {
+            // Requests to a host without routes would wait.
+            Some(target) if is_refused(target) && type_url == TypeUrl::RouteConfiguration => {
+                has.is_some_and(|has| !is_refused(has))
+            }
             Some(target) if is_refused(target) => has.is_none_or(|has| !is_refused(has)),
             Some(target) => has == Some(target),
             None if has.is_none() => true,
