@@ -23,13 +23,14 @@ pub fn scoped_routes(host: &Host, on_demand: bool) -> Vec<Resource> {
 fn scoped_route(host: &Host, listener: &str, on_demand: bool) -> Resource {
     let fragment = |text: &str| Fragment { r#type: Some(fragment::Type::StringKey(text.to_owned())) };
     let name = name(&host.name, listener);
+    let routes = super::route::name(host, listener);
     let message = ScopedRouteConfiguration {
         on_demand,
         name: name.clone(),
-        route_configuration_name: super::route::name(host, listener),
+        route_configuration_name: routes.clone(),
         key: Some(Key { fragments: vec![fragment(listener), fragment(host.name.as_str())] }),
         ..ScopedRouteConfiguration::default()
     };
-    let version = version(&(&name, on_demand, &message.route_configuration_name));
-    Resource::new(TypeUrl::ScopedRouteConfiguration, name, version, &message)
+    let version = version(&(&name, on_demand, &routes));
+    Resource::new(TypeUrl::ScopedRouteConfiguration, name, version, &message).requiring([routes.into()])
 }

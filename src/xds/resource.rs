@@ -76,11 +76,12 @@ impl Resource {
         Resource { type_url, name, version, entry, any_at, body_at, requires: Box::default() }
     }
 
-    /// Names the clusters that this resource refers to: it waits for them, and they outlive it. Of no use on clusters
-    /// and endpoints.
+    /// Names what this resource refers to, and what therefore outlives it: of a scope its route configuration, else
+    /// clusters. A resource also waits for its clusters; a scope does not wait, since a client asks for routes only when
+    /// a scope names them. Of no use on clusters and endpoints.
     #[must_use]
-    pub fn requiring(mut self, clusters: impl IntoIterator<Item = Arc<str>>) -> Self {
-        self.requires = clusters.into_iter().collect();
+    pub fn requiring(mut self, names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        self.requires = names.into_iter().collect();
         self
     }
 
@@ -99,7 +100,7 @@ impl Resource {
         self.version
     }
 
-    /// The clusters that this resource refers to.
+    /// What this resource refers to, of the type [`TypeUrl::requires`].
     pub fn requires(&self) -> &[Arc<str>] {
         &self.requires
     }

@@ -10,7 +10,7 @@
 //! - `send`: what goes next. Each name that may need something is looked at once, when its type has no response in
 //!   flight; so whatever happened to it in between is one update.
 //! - `order`: make before break. A resource waits until the clusters it requires are acknowledged; a cluster is
-//!   removed when nothing that the client holds requires it.
+//!   removed when nothing that the client holds requires it, and a route configuration when no scope names it.
 //!
 //! The state-of-the-world variant is the same machine. What it sends differs in form only: of a type with wildcard the
 //! whole set, held plus changed, and of the others no removals.
@@ -126,12 +126,12 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
-    /// The client holds clusters of an earlier stream, so it may hold route configurations too.
+    /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
     resumed: bool,
-    /// Until when its first request for route configurations is awaited, before a cluster goes.
-    routes_awaited: Option<Instant>,
-    /// Whether a removal of a cluster waits for that.
-    awaits_routes: bool,
+    /// Until when its first requests for what refers to these are awaited, before one of them goes.
+    users_awaited: Option<Instant>,
+    /// Whether a removal waits for that.
+    awaits_users: bool,
     responses: u64,
     events: Vec<Event>,
 }
@@ -139,7 +139,7 @@ pub struct Session {
 impl Session {
     /// A stream that was opened just now.
     pub fn new(protocol: Protocol, settings: Settings, snapshot: Arc<Snapshot>, now: Instant) -> Self {
-        let routes_awaited = Some(now + settings.cluster_wait);
+        let users_awaited = Some(now + settings.cluster_wait);
         Session {
             protocol,
             settings,
@@ -147,8 +147,8 @@ impl Session {
             channels: TypeUrl::ALL.map(Channel::new),
             order: Order::default(),
             resumed: false,
-            routes_awaited,
-            awaits_routes: false,
+            users_awaited,
+            awaits_users: false,
             responses: 0,
             events: Vec::new(),
         }
@@ -173,16 +173,16 @@ impl Session {
         for (type_url, name) in self.order.overdue(now) {
             self.look_again(type_url, &name, now);
         }
-        if self.routes_awaited.is_some_and(|at| at <= now) {
-            self.routes_awaited = None;
-            self.recheck_cluster_removals(now);
+        if self.users_awaited.is_some_and(|at| at <= now) {
+            self.users_awaited = None;
+            self.recheck_removals(now);
         }
         self.flush(now)
     }
 
     /// When [`on_deadline`](Self::on_deadline) is to be called, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.order.next_deadline().into_iter().chain(self.routes_awaited).min()
+        self.order.next_deadline().into_iter().chain(self.users_awaited).min()
     }
 
     /// What happened since the last call.
@@ -292,11 +292,12 @@ impl Session {
         self.pend(type_url, name, Due { since: ASKED, at: now, force: false });
     }
 
-    /// Counts a resource out that the client no longer holds; clusters that only it used may go now.
+    /// Counts a resource out that the client no longer holds; what only it used may go now.
     fn release(&mut self, resource: &Resource, now: Instant) {
-        for cluster in self.order.release(resource) {
-            if self.channel(TypeUrl::Cluster).deferred.contains(&cluster) {
-                self.look_again(TypeUrl::Cluster, &cluster, now);
+        let type_url = resource.type_url().requires();
+        for name in self.order.release(resource) {
+            if self.channel(type_url).deferred.contains(&name) {
+                self.look_again(type_url, &name, now);
             }
         }
     }
@@ -307,26 +308,31 @@ impl Session {
         }
     }
 
-    /// Whether every route configuration that the client holds is one that we know. While it may hold others, from an
-    /// earlier stream, any cluster may be in use.
-    fn knows_routes(&self) -> bool {
-        let routes = self.channel(TypeUrl::RouteConfiguration);
-        if routes.subscription.asked {
-            routes.foreign.is_empty()
+    /// Whether everything that the client holds and that may refer to resources of a type is known. While it may hold
+    /// more, from an earlier stream, any of them may be in use.
+    fn knows_users(&self, type_url: TypeUrl) -> bool {
+        let Some(users) = type_url.required_by().map(|users| self.channel(users)) else { return true };
+        if users.subscription.asked {
+            users.foreign.is_empty()
         } else {
-            !self.resumed || self.routes_awaited.is_none()
+            !self.resumed || self.users_awaited.is_none()
         }
     }
 
-    /// Looks again at removals of clusters that waited until all route configurations are known.
-    fn recheck_cluster_removals(&mut self, now: Instant) {
-        if !self.awaits_routes || !self.knows_routes() {
+    /// Looks again at removals that waited until everything that may refer to them is known.
+    fn recheck_removals(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.awaits_users) {
             return;
         }
-        self.awaits_routes = false;
-        let names: Vec<_> = self.channel(TypeUrl::Cluster).deferred.iter().cloned().collect();
-        for name in names {
-            self.look_again(TypeUrl::Cluster, &name, now);
+        for type_url in TypeUrl::ALL.into_iter().filter(|type_url| type_url.required_by().is_some()) {
+            if !self.knows_users(type_url) {
+                self.awaits_users = true;
+                continue;
+            }
+            let names: Vec<_> = self.channel(type_url).deferred.iter().cloned().collect();
+            for name in names {
+                self.look_again(type_url, &name, now);
+            }
         }
     }
 }

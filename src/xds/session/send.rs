@@ -79,7 +79,7 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
-                self.awaits_routes |= type_url == TypeUrl::Cluster && !self.knows_routes();
+                self.awaits_users |= !self.knows_users(type_url);
                 self.channel_mut(type_url).deferred.insert(name);
             }
             Verdict::Nothing => {}
@@ -143,6 +143,9 @@ impl Session {
             clusters.subscription.covers(cluster)
                 && (!clusters.held.contains_key(*cluster) || is_leaving(cluster))
         };
+        if resource.type_url().requires() != TypeUrl::Cluster {
+            return None;
+        }
         resource.requires().iter().find(is_missing).cloned()
     }
 
@@ -150,7 +153,12 @@ impl Session {
     fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
-            TypeUrl::Cluster => self.order.is_used(name) || !self.knows_routes(),
+            TypeUrl::Cluster => self.order.is_used(type_url, name) || !self.knows_users(type_url),
+            // One that was never accepted is of no use to a scope; the client waits for the word that there is none.
+            TypeUrl::RouteConfiguration => {
+                self.channel(type_url).has(name)
+                    && (self.order.is_used(type_url, name) || !self.knows_users(type_url))
+            }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
                 self.channel(type_url).has(name)

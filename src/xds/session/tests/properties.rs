@@ -181,7 +181,7 @@ impl World {
         if self.session.next_deadline().is_some_and(|at| at <= self.now) {
             let responses = self.session.on_deadline(self.now);
             let routes = self.session.channel(TypeUrl::RouteConfiguration);
-            self.client.unheard |= self.session.routes_awaited.is_none() && !routes.subscription.asked;
+            self.client.unheard |= self.session.users_awaited.is_none() && !routes.subscription.asked;
             self.send(responses);
         }
     }
@@ -245,6 +245,7 @@ impl World {
             None if self.protocol == Protocol::Sotw && !type_url.has_wildcard() => true,
             None if type_url == TypeUrl::Cluster => self.is_in_use(name),
             None if type_url == TypeUrl::ClusterLoadAssignment => self.is_in_use(name),
+            None if type_url == TypeUrl::RouteConfiguration => self.is_named_by_a_scope(name),
             None => false,
         };
         assert!(fine, "{type_url} {name}: has {has:?}, should have {target:?}");
@@ -254,8 +255,15 @@ impl World {
         let routes = &self.client.kinds[TypeUrl::RouteConfiguration as usize].view;
         let rejects_some = !self.session.channel(TypeUrl::RouteConfiguration).rejected.is_empty();
         // A form that the client may have taken before it went, which cannot be told.
-        let in_doubt = self.protocol == Protocol::Sotw && self.session.order.is_used(cluster);
+        let in_doubt =
+            self.protocol == Protocol::Sotw && self.session.order.is_used(TypeUrl::Cluster, cluster);
         routes.values().any(|v| requires(*v).contains(&cluster)) || rejects_some || in_doubt
+    }
+
+    fn is_named_by_a_scope(&self, routes: &str) -> bool {
+        let scopes = &self.client.kinds[TypeUrl::ScopedRouteConfiguration as usize].view;
+        let rejects_some = !self.session.channel(TypeUrl::ScopedRouteConfiguration).rejected.is_empty();
+        scopes.values().any(|v| requires(*v).contains(&routes)) || rejects_some
     }
 
     /// What the server believes is true.
