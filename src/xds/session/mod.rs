@@ -27,7 +27,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::channel::{ASKED, Channel, Due};
+use self::channel::{ASKED, Channel, Due, Retry};
 use self::order::Order;
 use super::message::{Protocol, Response};
 use super::snapshot::{Found, Resources};
@@ -41,6 +41,11 @@ pub struct Settings {
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
     /// 1,000.
     pub default_secret_names: usize,
+    /// How long after its rejection a listener is sent again, since what it was rejected for may be over; twice as long
+    /// after each further time. Default: 1 s.
+    pub retry_after: Duration,
+    /// The longest time between two such tries. Default: 1 min.
+    pub retry_at_least_every: Duration,
     /// Makes what is sent under a name of which the client rejects what there is and has accepted nothing before. It must
     /// be something that no client rejects; without it the name is gone. Default: nothing.
     pub stand_in: fn(TypeUrl, &str) -> Option<Resource>,
@@ -48,7 +53,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000, stand_in: |_, _| None }
+        Settings {
+            cluster_wait: Duration::from_secs(10),
+            default_secret_names: 1_000,
+            retry_after: Duration::from_secs(1),
+            retry_at_least_every: Duration::from_secs(60),
+            stand_in: |_, _| None,
+        }
     }
 }
 
@@ -78,7 +89,7 @@ pub enum Event {
         /// The client's words.
         message: String,
     },
-    /// A resource that was rejected has changed, is gone, or is no longer asked for.
+    /// A resource that was rejected has changed, is gone, is accepted after all, or is no longer asked for.
     Settled {
         /// The resource's type.
         type_url: TypeUrl,
@@ -177,12 +188,13 @@ impl Session {
             self.users_awaited = None;
             self.recheck_removals(now);
         }
+        self.retry_rejected(now);
         self.flush(now)
     }
 
     /// When [`on_deadline`](Self::on_deadline) is to be called, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.order.next_deadline().into_iter().chain(self.users_awaited).min()
+        self.order.next_deadline().into_iter().chain(self.users_awaited).chain(self.next_retry()).min()
     }
 
     /// What happened since the last call.
@@ -218,6 +230,28 @@ impl Session {
     /// What the client accepted last, by the name that it asked. A clone is O(1).
     pub fn held(&self, type_url: TypeUrl) -> &Resources {
         &self.channel(type_url).held
+    }
+
+    /// When a rejected listener is tried again; there are few listeners.
+    fn next_retry(&self) -> Option<Instant> {
+        let rejected = self.channel(TypeUrl::Listener).rejected.values();
+        rejected
+            .filter_map(|rejection| if let Retry::At(at) = rejection.retry { Some(at) } else { None })
+            .min()
+    }
+
+    fn retry_rejected(&mut self, now: Instant) {
+        let rejected = &mut self.channel_mut(TypeUrl::Listener).rejected;
+        let mut names = Vec::new();
+        for (name, rejection) in rejected.iter_mut() {
+            if matches!(rejection.retry, Retry::At(at) if at <= now) {
+                rejection.retry = Retry::Now;
+                names.push(name.clone());
+            }
+        }
+        for name in names {
+            self.look_again(TypeUrl::Listener, &name, now);
+        }
     }
 
     fn channel(&self, type_url: TypeUrl) -> &Channel {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Session;
-use super::channel::{ASKED, Due, Entry, Flight, Wait};
+use super::channel::{ASKED, Due, Entry, Flight, Rejection, Retry, Wait};
 use crate::xds::message::{Protocol, Response};
 use crate::xds::snapshot::Resources;
 use crate::xds::{Resource, TypeUrl};
@@ -91,11 +91,14 @@ impl Session {
             return Verdict::Nothing;
         }
         let target = self.target(type_url, name);
-        let rejected = self.channel(type_url).rejected.get(name).copied();
-        let is_rejected = rejected.is_some() && target.as_ref().map(|r| r.version()) == rejected;
-        if rejected.is_some() && !is_rejected {
+        let rejection = self.channel(type_url).rejected.get(name).copied();
+        let is_same =
+            |rejection: Rejection| target.as_ref().is_some_and(|r| r.version() == rejection.version);
+        if rejection.is_some_and(|rejection| !is_same(rejection)) {
             self.settle(type_url, name);
         }
+        let is_rejected =
+            rejection.is_some_and(|rejection| is_same(rejection) && rejection.retry != Retry::Now);
         let channel = self.channel(type_url);
         let held = channel.held.get(name);
         let must = due.force || channel.doubtful.contains_key(name);

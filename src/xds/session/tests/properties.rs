@@ -201,7 +201,7 @@ impl World {
                 self.read_request();
             } else if !self.client.inbox.is_empty() {
                 self.client.receive(round);
-            } else if self.session.next_deadline().is_some() {
+            } else if self.session.order.next_deadline().or(self.session.users_awaited).is_some() {
                 self.wait(Duration::from_secs(11));
             } else {
                 break;
