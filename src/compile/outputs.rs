@@ -1,5 +1,6 @@
 //! How each output is run, and what becomes of its value.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Compiler, Output};
@@ -40,7 +41,7 @@ impl Compiler {
         }
         self.add_references(&mut host);
         if let Some(old) = &old {
-            self.remove_references(old);
+            self.remove_references(old, Some(&host));
         }
         let host = Arc::new(host);
         self.published.hosts.insert(name.clone(), host.clone());
@@ -58,7 +59,7 @@ impl Compiler {
             let routes = translate::route::name(host, listener);
             self.update.remove.push((TypeUrl::RouteConfiguration, routes.into()));
         }
-        self.remove_references(host);
+        self.remove_references(host, None);
         if host.certificate.is_some() {
             self.update.remove.push((TypeUrl::Secret, host.name.as_str().into()));
         }
@@ -140,7 +141,7 @@ impl Compiler {
     fn add_references(&mut self, host: &mut Host) {
         for backend in &mut host.backends {
             let name = backend.name.clone();
-            if self.references.backends.add(name.clone(), || backend.clone()) {
+            if self.references.backends.add(backend, &host.name) {
                 self.update.set.push(Arc::new(translate::cluster::cluster(backend)));
                 if let Endpoints::Service(key) = &backend.endpoints {
                     self.references.clusters.entry(key.clone()).or_default().insert(name);
@@ -159,9 +160,12 @@ impl Compiler {
         }
     }
 
-    fn remove_references(&mut self, host: &Host) {
-        for backend in &host.backends {
-            if let Some(gone) = self.references.backends.remove(&backend.name) {
+    /// Takes back what a host referred to, but for the clusters that its next form refers to as well.
+    fn remove_references(&mut self, host: &Host, next: Option<&Host>) {
+        let kept: HashSet<_> =
+            next.into_iter().flat_map(|next| &next.backends).map(|backend| &*backend.name).collect();
+        for backend in host.backends.iter().filter(|backend| !kept.contains(&*backend.name)) {
+            if let Some(gone) = self.references.backends.remove(&backend.name, &host.name) {
                 self.remove_cluster(&gone);
             }
         }

@@ -1,5 +1,6 @@
 //! What hosts refer to, counted: it exists while somebody does.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,12 +8,13 @@ use std::sync::Arc;
 use crate::features::Effects;
 use crate::model::limit::Limit;
 use crate::model::{Backend, EndpointSetKey};
+use crate::values::HostName;
 
 /// References by kind.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    /// Clusters by name, each with its backend, which hosts share.
-    pub(crate) backends: Counted<Arc<str>, Arc<Backend>>,
+    /// Clusters, each with its backend, which hosts share.
+    pub(crate) backends: Backends,
     /// The clusters of each endpoint set.
     pub(crate) clusters: HashMap<EndpointSetKey, BTreeSet<Arc<str>>>,
     /// Limits by id.
@@ -63,9 +65,74 @@ impl<K: Eq + Hash, V> Counted<K, V> {
     pub(crate) fn key(&self, key: &K) -> Option<&K> {
         self.0.get_key_value(key).map(|(key, _)| key)
     }
+}
 
-    /// The value of a key that is referred to.
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.0.get(key).map(|(_, value)| value)
+/// Clusters by name, and the hosts that refer to each.
+#[derive(Debug, Default)]
+pub(crate) struct Backends(HashMap<Arc<str>, (Arc<Backend>, Users)>);
+
+impl Backends {
+    /// A host refers to a cluster; true if it is the first.
+    pub(crate) fn add(&mut self, backend: &Arc<Backend>, host: &HostName) -> bool {
+        match self.0.entry(backend.name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert((backend.clone(), Users::One(host.clone())));
+                true
+            }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().1.insert(host);
+                false
+            }
+        }
+    }
+
+    /// A host refers to a cluster no more; the backend if it was the last.
+    pub(crate) fn remove(&mut self, name: &str, host: &HostName) -> Option<Arc<Backend>> {
+        let (_, users) = self.0.get_mut(name)?;
+        match users {
+            Users::One(one) if one != host => None,
+            Users::One(_) => self.0.remove(name).map(|(backend, _)| backend),
+            Users::Many(hosts) => {
+                hosts.remove(host);
+                if hosts.len() == 1
+                    && let Some(last) = hosts.pop_last()
+                {
+                    *users = Users::One(last);
+                }
+                None
+            }
+        }
+    }
+
+    /// The backend of a cluster that is referred to.
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.0.get(name).map(|(backend, _)| backend)
+    }
+
+    /// The hosts that refer to a cluster.
+    pub(crate) fn users(&self, name: &str) -> impl Iterator<Item = &HostName> {
+        let (one, many) = match self.0.get(name) {
+            None => (None, None),
+            Some((_, Users::One(host))) => (Some(host), None),
+            Some((_, Users::Many(hosts))) => (None, Some(hosts)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
+/// Hosts of one cluster: mostly one.
+#[derive(Debug)]
+enum Users {
+    One(HostName),
+    Many(BTreeSet<HostName>),
+}
+
+impl Users {
+    fn insert(&mut self, host: &HostName) {
+        match self {
+            Self::One(one) if one == host => {}
+            Self::One(one) => *self = Self::Many(BTreeSet::from([one.clone(), host.clone()])),
+            Self::Many(hosts) => drop(hosts.insert(host.clone())),
+        }
     }
 }

@@ -38,6 +38,14 @@ pub fn name(host: &Host, listener: &str) -> String {
     }
 }
 
+/// The host whose RouteConfiguration has this [`name`].
+pub fn host_of(name: &str) -> &str {
+    match name.split_once('/').map_or(name, |(host, _)| host) {
+        names::ANY_HOST => "*",
+        host => host,
+    }
+}
+
 /// The RouteConfigurations of a host: one, or one for each listener where they differ.
 pub fn route_configurations(host: &Host) -> Vec<Resource> {
     let listeners = if host.listeners_differ() { &names::LISTENERS[..] } else { &names::LISTENERS[..1] };

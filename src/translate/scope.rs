@@ -14,6 +14,11 @@ pub fn name(host: &HostName, listener: &str) -> String {
     format!("{listener}/{host}")
 }
 
+/// The host whose scope has this [`name`].
+pub fn host_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, host)| host)
+}
+
 /// The scopes of a host. `on_demand` ones are loaded by Envoy at the first request; wildcards never are.
 pub fn scoped_routes(host: &Host, on_demand: bool) -> Vec<Resource> {
     let on_demand = on_demand && !host.name.is_wildcard();

@@ -1,5 +1,6 @@
 //! Host names of routing objects, and the scope keys that stand for them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -75,6 +76,13 @@ impl HostName {
             return None;
         }
         self.0.split_once('.').map(|(_, parent)| Self(format!("*.{parent}").into()))
+    }
+}
+
+/// So that maps are searched by a name in hand.
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod consistency;
 mod events;
+mod rejections;
 mod wire;
 
 use std::collections::HashMap;

@@ -85,7 +85,7 @@ impl Plane {
     }
 }
 
-fn changes(manifests: &str) -> Vec<Change> {
+pub(super) fn changes(manifests: &str) -> Vec<Change> {
     let parsed = files::parse("all.yaml", manifests.as_bytes(), &[]);
     let items = parsed.documents.into_iter().flat_map(|document| match document.content {
         Content::Read(items, findings) if findings.is_empty() => items,
