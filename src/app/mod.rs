@@ -155,9 +155,8 @@ impl ControlPlane {
             metrics: metrics.clone(),
         };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
-        let sessions =
-            xds::session::Settings { stand_in: translate::stand_in::stand_in, ..Default::default() };
-        let service = xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(sessions);
+        let service =
+            xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));

@@ -72,7 +72,9 @@ impl Compiler {
     fn objects_of_secret(&self, asked: &str) -> BTreeSet<ObjectKey> {
         let key =
             |secret: &SecretRef| ObjectKey::new(Kind::Secret, secret.namespace.clone(), secret.name.clone());
-        let Some((resource, _)) = self.published.snapshot.find(TypeUrl::Secret, asked) else {
+        let Some((resource, _)) =
+            self.published.snapshot.find(TypeUrl::Secret, asked, Some(names::DEFAULT_SECRET))
+        else {
             return BTreeSet::new();
         };
         if &**resource.name() == names::DEFAULT_SECRET {

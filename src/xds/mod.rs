@@ -6,6 +6,7 @@
 //! - [`snapshot`]: everything there is to send at one moment. Immutable, cheap to clone, and it remembers what changed.
 //! - [`message`]: what a client asks and what it is answered, the same for both variants of the protocol.
 //! - [`session`]: the protocol itself, one stream's state machine. Pure: no task, no socket, no clock.
+//! - [`observer`]: who is told what becomes of streams.
 //! - [`server`]: the thin gRPC shell around sessions, and nothing else.
 //!
 //! Invariants, each held by a test:
@@ -20,6 +21,7 @@
 
 mod codec;
 pub mod message;
+pub mod observer;
 pub mod resource;
 pub mod server;
 pub mod session;

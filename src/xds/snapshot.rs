@@ -142,8 +142,13 @@ impl Snapshot {
     ///
     /// Envoy's `on_demand_secret` selector asks for a `Secret` named by whatever server name (SNI) a TLS client sends.
     /// So a name that looks like a host is served, letter case aside, by the `Secret` of that name, by that of its
-    /// wildcard `*.parent` (one label), or by the default one, whose name is `*`.
-    pub fn find(&self, type_url: TypeUrl, asked: &str) -> Option<(&Arc<Resource>, Found)> {
+    /// wildcard `*.parent` (one label), or by the default one.
+    pub fn find(
+        &self,
+        type_url: TypeUrl,
+        asked: &str,
+        default_secret: Option<&str>,
+    ) -> Option<(&Arc<Resource>, Found)> {
         if let Some(exact) = self.get(type_url, asked) {
             return Some((exact, Found::Exact));
         }
@@ -158,12 +163,9 @@ impl Snapshot {
         if let Some(wildcard) = wildcard {
             return Some((wildcard, Found::Wildcard));
         }
-        self.get(type_url, DEFAULT_SECRET).map(|default| (default, Found::Default))
+        self.get(type_url, default_secret?).map(|default| (default, Found::Default))
     }
 }
-
-/// The name of the `Secret` for server names without one of their own.
-pub const DEFAULT_SECRET: &str = "*";
 
 /// By which name a resource was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +174,7 @@ pub enum Found {
     Exact,
     /// The wildcard of its parent domain.
     Wildcard,
-    /// [`DEFAULT_SECRET`].
+    /// The default one's.
     Default,
 }
 
@@ -283,9 +285,10 @@ mod tests {
             ("", None),
         ];
         for (asked, expected) in cases {
-            let found = snapshot.find(TypeUrl::Secret, asked).map(|(r, found)| (&**r.name(), found));
+            let found =
+                snapshot.find(TypeUrl::Secret, asked, Some("*")).map(|(r, found)| (&**r.name(), found));
             assert_eq!(found, expected, "{asked}");
         }
-        assert!(snapshot.find(TypeUrl::Cluster, "a.example.com").is_none());
+        assert!(snapshot.find(TypeUrl::Cluster, "a.example.com", Some("*")).is_none());
     }
 }

@@ -47,7 +47,7 @@ impl Plane {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let service = server::service(seen, Fleet::new());
+            let service = server::service(seen, Fleet::new()).with_settings(crate::translate::sessions());
             server::builder()
                 .add_service(service)
                 .serve_with_incoming(TcpIncoming::from(listener))

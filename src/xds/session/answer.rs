@@ -27,7 +27,10 @@ impl Session {
     fn on_ack(&mut self, type_url: TypeUrl, flight: Flight, now: Instant) {
         // A name that the client gave up and took again meanwhile may have changed unseen.
         let is_old = |entry: &&Entry| {
-            let target = self.snapshot.find(type_url, &entry.name).map(|(target, _)| target.version());
+            let target = self
+                .snapshot
+                .find(type_url, &entry.name, self.settings.default_secret)
+                .map(|(target, _)| target.version());
             target != entry.resource.as_ref().map(|resource| resource.version())
         };
         let old: Vec<_> = flight.entries.iter().filter(is_old).map(|entry| entry.name.clone()).collect();

@@ -148,9 +148,9 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(type_url: TypeUrl) -> Self {
+    pub(super) fn new(type_url: TypeUrl, default_secret: Option<&'static str>) -> Self {
         Channel {
-            subscription: Subscription::new(type_url),
+            subscription: Subscription::new(type_url, default_secret),
             held: Resources::new(),
             foreign: HashSet::new(),
             pending: Pending::default(),

@@ -38,6 +38,8 @@ use super::{Resource, Snapshot, TypeUrl, Version};
 pub struct Settings {
     /// How long a resource waits at most until the clusters it requires are acknowledged. Default: 10 s.
     pub cluster_wait: Duration,
+    /// The name of the `Secret` for server names without one of their own. Default: there is none.
+    pub default_secret: Option<&'static str>,
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
     /// 1,000.
     pub default_secret_names: usize,
@@ -55,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             cluster_wait: Duration::from_secs(10),
+            default_secret: None,
             default_secret_names: 1_000,
             retry_after: Duration::from_secs(1),
             retry_at_least_every: Duration::from_secs(60),
@@ -150,12 +153,13 @@ pub struct Session {
 impl Session {
     /// A stream that was opened just now.
     pub fn new(protocol: Protocol, settings: Settings, snapshot: Arc<Snapshot>, now: Instant) -> Self {
+        let default_secret = settings.default_secret;
         let users_awaited = Some(now + settings.cluster_wait);
         Session {
             protocol,
             settings,
             snapshot,
-            channels: TypeUrl::ALL.map(Channel::new),
+            channels: TypeUrl::ALL.map(|type_url| Channel::new(type_url, default_secret)),
             order: Order::default(),
             resumed: false,
             users_awaited,
@@ -264,7 +268,7 @@ impl Session {
 
     /// The resource that there is for a name, but for those that [`Settings::default_secret_names`] keeps out.
     fn target(&mut self, type_url: TypeUrl, name: &Arc<str>) -> Option<Arc<Resource>> {
-        let (resource, found) = match self.snapshot.find(type_url, name) {
+        let (resource, found) = match self.snapshot.find(type_url, name, self.settings.default_secret) {
             Some((resource, found)) => (Some(resource.clone()), Some(found)),
             None => (None, None),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::xds::TypeUrl;
 use crate::xds::resource::lower_case;
-use crate::xds::snapshot::{DEFAULT_SECRET, is_server_name, wildcard_of};
+use crate::xds::snapshot::{is_server_name, wildcard_of};
 
 /// The names that a client subscribed to, and whether it wants all others too.
 #[derive(Default)]
@@ -18,12 +18,13 @@ pub(super) struct Subscription {
     names: HashSet<Arc<str>>,
     /// Of `Secret`s only.
     hosts: Option<Hosts>,
+    default_secret: Option<&'static str>,
 }
 
 impl Subscription {
-    pub(super) fn new(type_url: TypeUrl) -> Self {
+    pub(super) fn new(type_url: TypeUrl, default_secret: Option<&'static str>) -> Self {
         let hosts = (type_url == TypeUrl::Secret).then(Hosts::default);
-        Subscription { hosts, ..Default::default() }
+        Subscription { hosts, default_secret, ..Default::default() }
     }
 
     /// Whether the client wants the resource.
@@ -61,7 +62,7 @@ impl Subscription {
         }
         if let Some(hosts) = &self.hosts {
             touched.extend(hosts.by_key.get(name).into_iter().flatten().cloned());
-            if &**name == DEFAULT_SECRET {
+            if Some(&**name) == self.default_secret {
                 touched.extend(self.names.iter().filter(|n| is_server_name(n)).cloned());
             }
         }

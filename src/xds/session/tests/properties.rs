@@ -67,7 +67,12 @@ struct World {
 }
 
 fn settings() -> Settings {
-    Settings { cluster_wait: Duration::from_secs(10), stand_in, ..Settings::default() }
+    Settings {
+        cluster_wait: Duration::from_secs(10),
+        default_secret: Some("*"),
+        stand_in,
+        ..Settings::default()
+    }
 }
 
 impl World {
@@ -232,7 +237,7 @@ impl World {
     }
 
     fn check_name(&self, type_url: TypeUrl, name: &str, has: Option<u64>) {
-        let target = self.snapshot.find(type_url, name).map(|(r, _)| r.version().0);
+        let target = self.snapshot.find(type_url, name, Some("*")).map(|(r, _)| r.version().0);
         let fine = match target {
             // Requests to a host without routes would wait.
             Some(target) if is_refused(target) && type_url == TypeUrl::RouteConfiguration => {
