@@ -156,8 +156,8 @@ impl Snapshot {
             return None;
         }
         let host = lower_case(asked);
-        if let Some(exact) = self.get(type_url, &host) {
-            return Some((exact, Found::Exact));
+        if let Some(own) = self.get(type_url, &host) {
+            return Some((own, Found::OtherCase));
         }
         let wildcard = wildcard_of(&host).and_then(|name| self.get(type_url, &name));
         if let Some(wildcard) = wildcard {
@@ -172,6 +172,8 @@ impl Snapshot {
 pub enum Found {
     /// Its own.
     Exact,
+    /// Its own, but for the letter case.
+    OtherCase,
     /// The wildcard of its parent domain.
     Wildcard,
     /// The default one's.
@@ -274,7 +276,7 @@ mod tests {
             .fold(Snapshot::empty(), |s, (i, name)| s.apply(set(TypeUrl::Secret, name, i as u64)));
         let cases = [
             ("a.example.com", Some(("a.example.com", Found::Exact))),
-            ("A.Example.com", Some(("a.example.com", Found::Exact))),
+            ("A.Example.com", Some(("a.example.com", Found::OtherCase))),
             ("b.example.COM", Some(("*.example.com", Found::Wildcard))),
             ("c.b.example.com", Some(("*", Found::Default))),
             ("example.com", Some(("*", Found::Default))),

@@ -43,6 +43,9 @@ pub struct Settings {
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
     /// 1,000.
     pub default_secret_names: usize,
+    /// The same for names that are served by the `Secret` of a wildcard, or by their own in another letter case. Apart from
+    /// those, so that a flood of any names takes no room from subdomains. Default: 10,000.
+    pub wildcard_secret_names: usize,
     /// How long after its rejection a listener is sent again, since what it was rejected for may be over; twice as long
     /// after each further time. Default: 1 s.
     pub retry_after: Duration,
@@ -59,6 +62,7 @@ impl Default for Settings {
             cluster_wait: Duration::from_secs(10),
             default_secret: None,
             default_secret_names: 1_000,
+            wildcard_secret_names: 10_000,
             retry_after: Duration::from_secs(1),
             retry_at_least_every: Duration::from_secs(60),
             stand_in: |_, _| None,
@@ -266,19 +270,19 @@ impl Session {
         &mut self.channels[type_url as usize]
     }
 
-    /// The resource that there is for a name, but for those that [`Settings::default_secret_names`] keeps out.
+    /// The resource that there is for a name, but for names of `Secret`s past the bounds of [`Settings`]: that there is
+    /// none fails the handshake, and frees what the client keeps of a name that somebody made up.
     fn target(&mut self, type_url: TypeUrl, name: &Arc<str>) -> Option<Arc<Resource>> {
         let (resource, found) = match self.snapshot.find(type_url, name, self.settings.default_secret) {
             Some((resource, found)) => (Some(resource.clone()), Some(found)),
             None => (None, None),
         };
-        let limit = self.settings.default_secret_names;
+        let limit = match found {
+            Some(Found::Default) => self.settings.default_secret_names,
+            _ => self.settings.wildcard_secret_names,
+        };
         let subscription = &mut self.channels[type_url as usize].subscription;
-        if found == Some(Found::Default) {
-            return resource.filter(|_| subscription.admit_default(name, limit));
-        }
-        subscription.leave_default(name);
-        resource
+        resource.filter(|_| subscription.admit(name, found, limit))
     }
 
     /// Notes that the snapshot's resource of this name changed.

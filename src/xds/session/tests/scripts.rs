@@ -43,8 +43,13 @@ struct Play {
 
 impl Play {
     fn new(protocol: Protocol) -> Self {
-        let settings =
-            Settings { default_secret: Some("*"), default_secret_names: 2, stand_in, ..Settings::default() };
+        let settings = Settings {
+            default_secret: Some("*"),
+            default_secret_names: 2,
+            wildcard_secret_names: 3,
+            stand_in,
+            ..Settings::default()
+        };
         let (now, snapshot) = (Instant::now(), Arc::new(Snapshot::empty()));
         let session = Session::new(protocol, settings.clone(), snapshot.clone(), now);
         Play { protocol, settings, now, snapshot, session, last: HashMap::new() }
