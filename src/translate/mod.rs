@@ -18,6 +18,8 @@ mod route_effects;
 pub mod scope;
 pub mod secret;
 pub mod stand_in;
+#[cfg(test)]
+mod version_tests;
 
 use std::hash::Hash;
 
