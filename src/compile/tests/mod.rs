@@ -1,5 +1,6 @@
 //! What holds whatever happens, in whatever order.
 
+mod certificates;
 mod consistency;
 mod events;
 mod rejections;
@@ -19,7 +20,8 @@ use crate::store::Change;
 use crate::translate::listener::listeners;
 use crate::values::Kind;
 use crate::xds::{Resource, Snapshot, TypeUrl, Version};
-use events::{Event, Remains, batches, certificate, ratelimit, settings};
+use certificates::certificate;
+use events::{Event, Remains, batches, ratelimit, settings};
 
 /// A compiler that has seen nothing. Most of its cost are the listeners, which no event touches.
 fn compiler(settings: &Settings) -> Compiler {

@@ -1,7 +1,6 @@
 //! Whom a rejection is told.
 
-use base64::Engine as _;
-
+use super::certificates::{data, make};
 use super::wire::changes;
 use super::*;
 use crate::translate::names;
@@ -23,17 +22,15 @@ spec:
         )
     };
     let secret = |name: &str, host: &str| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap().self_signed(&key);
-        let encode = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
-        let (certificate, key) = (encode(certificate.unwrap().pem()), encode(key.serialize_pem()));
+        let (certificate, key) = make(&[host]);
         format!(
             r#"
 apiVersion: v1
 kind: Secret
 metadata: {{name: {name}, namespace: shop}}
-data: {{tls.crt: {certificate}, tls.key: {key}}}
----"#
+data: {}
+---"#,
+            data(&certificate, &key)
         )
     };
     let other = r#"

@@ -17,7 +17,7 @@ use tonic::Streaming;
 use tonic::transport::server::TcpIncoming;
 
 use super::super::Compiler;
-use super::events::certificate;
+use super::certificates::certificate;
 use crate::fleet::Fleet;
 use crate::settings::Settings;
 use crate::source::files::{self, Content, Item};
