@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Compiler, Output};
 use crate::features::unsupported;
-use crate::model::{Backend, Certificate, EndpointSetKey, Endpoints, Host, SecretRef};
+use crate::model::{Backend, EndpointSetKey, Endpoints, Host, SecretRef};
 use crate::resolve;
 use crate::store::View;
 use crate::translate;
+use crate::values::certificate::Checked;
 use crate::values::{Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, TypeUrl};
 
@@ -35,7 +36,11 @@ impl Compiler {
         };
         self.dependencies.record(&output, reads);
         // The certificate is not part of the host's value: a rotation must not touch routes.
-        self.set_secret(name, resolved.certificate.as_ref(), old.as_deref());
+        self.set_secret(
+            name,
+            secret_of(&host).zip(resolved.certificate.as_ref()),
+            old.as_deref().and_then(secret_of),
+        );
         if old.as_deref() == Some(&host) {
             return;
         }
@@ -60,9 +65,7 @@ impl Compiler {
             self.update.remove.push((TypeUrl::RouteConfiguration, routes.into()));
         }
         self.remove_references(host, None);
-        if host.certificate.is_some() {
-            self.update.remove.push((TypeUrl::Secret, host.name.as_str().into()));
-        }
+        self.set_secret(&host.name, None, secret_of(host));
         for listener in translate::names::LISTENERS {
             let scope = translate::scope::name(&host.name, listener);
             self.update.remove.push((TypeUrl::ScopedRouteConfiguration, scope.into()));
@@ -78,15 +81,26 @@ impl Compiler {
     }
 
     /// The host's certificate under the host's name. Equal ones are sent to nobody.
-    fn set_secret(&mut self, name: &HostName, certificate: Option<&Certificate>, old: Option<&Host>) {
-        match certificate {
-            Some(certificate) => {
-                self.update.set.push(Arc::new(translate::secret::secret(name.as_str(), certificate)));
+    fn set_secret(
+        &mut self,
+        name: &HostName,
+        secret: Option<(&SecretRef, &Arc<Checked>)>,
+        old: Option<&SecretRef>,
+    ) {
+        let new = secret.map(|(secret, _)| secret);
+        if let Some(new) = new.filter(|new| Some(*new) != old) {
+            self.references.secrets.add(new.clone(), || None);
+        }
+        match secret {
+            Some((secret, certificate)) => {
+                let resource = self.references.secret(secret, certificate, name.as_str());
+                self.update.set.extend(resource.map(Arc::new));
             }
-            None if old.is_some_and(|old| old.certificate.is_some()) => {
-                self.update.remove.push((TypeUrl::Secret, name.as_str().into()));
-            }
+            None if old.is_some() => self.update.remove.push((TypeUrl::Secret, name.as_str().into())),
             None => {}
+        }
+        if let Some(old) = old.filter(|old| Some(*old) != new) {
+            self.references.secrets.remove(old);
         }
     }
 
@@ -103,7 +117,7 @@ impl Compiler {
         self.ledger.set("default certificate", findings.into_vec());
         let name = translate::names::DEFAULT_SECRET;
         let secret = match certificate {
-            Some(certificate) => translate::secret::secret(name, &certificate),
+            Some(certificate) => translate::secret::secret(name, &certificate.certificate),
             None => translate::secret::generated(name, &self.default_certificate),
         };
         self.update.set.push(Arc::new(secret));
@@ -217,4 +231,9 @@ impl Compiler {
         let fallback: Resource = translate::fallback::extension_config(!wildcards.is_empty(), &deep);
         self.update.set.push(Arc::new(fallback));
     }
+}
+
+/// The Secret with a host's certificate.
+fn secret_of(host: &Host) -> Option<&SecretRef> {
+    host.certificate.as_ref().map(|setting| &setting.value)
 }

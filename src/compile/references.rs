@@ -7,14 +7,19 @@ use std::sync::Arc;
 
 use crate::features::Effects;
 use crate::model::limit::Limit;
-use crate::model::{Backend, EndpointSetKey};
+use crate::model::{Backend, EndpointSetKey, SecretRef};
+use crate::translate;
 use crate::values::HostName;
+use crate::values::certificate::Checked;
+use crate::xds::Resource;
 
 /// References by kind.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     /// Clusters, each with its backend, which hosts share.
     pub(crate) backends: Backends,
+    /// Certificates by the Secret that they are in, each as it is sent, but for the name.
+    pub(crate) secrets: Counted<SecretRef, Option<(Arc<Checked>, Resource)>>,
     /// The clusters of each endpoint set.
     pub(crate) clusters: HashMap<EndpointSetKey, BTreeSet<Arc<str>>>,
     /// Limits by id.
@@ -24,6 +29,24 @@ pub(crate) struct References {
 }
 
 impl References {
+    /// The certificate of a Secret that is referred to, under a host's name. Hosts share its bytes.
+    pub(crate) fn secret(
+        &mut self,
+        secret: &SecretRef,
+        certificate: &Arc<Checked>,
+        name: &str,
+    ) -> Option<Resource> {
+        let shared = self.secrets.get_mut(secret)?;
+        let (_, resource) = match shared.take() {
+            Some(same) if Arc::ptr_eq(&same.0, certificate) || same.0 == *certificate => shared.insert(same),
+            _ => {
+                let resource = translate::secret::secret(name, &certificate.certificate);
+                shared.insert((certificate.clone(), resource))
+            }
+        };
+        Some(resource.secret_under(name))
+    }
+
     /// Equal effects that some host has already, or these.
     pub(crate) fn share(&mut self, effects: &Arc<Effects>) -> Arc<Effects> {
         self.effects.add(effects.clone(), || ());
@@ -64,6 +87,17 @@ impl<K: Eq + Hash, V> Counted<K, V> {
     /// The key as it was given first.
     pub(crate) fn key(&self, key: &K) -> Option<&K> {
         self.0.get_key_value(key).map(|(key, _)| key)
+    }
+
+    /// Whether nothing is referred to.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a key that is referred to.
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.0.get_mut(key).map(|(_, value)| value)
     }
 }
 

@@ -56,7 +56,7 @@ impl Store {
     /// Puts an object in; answers what readers may have seen differently.
     pub fn apply(&mut self, applied: Applied) -> Vec<Read> {
         let key = applied.object.key();
-        let new = Arc::new(Stored { object: applied.object, age: applied.age, findings: applied.findings });
+        let new = Arc::new(Stored::new(applied));
         let old = self.objects.get(&key);
         if old.is_some_and(|old| **old == *new) {
             return Vec::new();

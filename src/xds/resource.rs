@@ -85,6 +85,13 @@ impl Resource {
         self
     }
 
+    /// The same `Secret` under another name; both share their bytes.
+    #[must_use]
+    pub fn secret_under(&self, name: impl Into<Arc<str>>) -> Self {
+        debug_assert_eq!(self.type_url, TypeUrl::Secret, "the bytes of others hold their name");
+        Resource { name: name.into(), entry: self.entry.clone(), requires: self.requires.clone(), ..*self }
+    }
+
     /// The type.
     pub fn type_url(&self) -> TypeUrl {
         self.type_url

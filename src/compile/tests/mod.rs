@@ -4,6 +4,7 @@ mod certificates;
 mod consistency;
 mod events;
 mod rejections;
+mod secrets;
 mod wire;
 
 use std::collections::HashMap;
