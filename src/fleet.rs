@@ -2,6 +2,7 @@
 //!
 //! Each stream writes its own record; readers get copies. Times are given by the caller.
 
+mod observer;
 mod report;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! The last good snapshot on disk, so that a restart serves Envoys while the sources are not read yet.
 //!
 //! One file: records one after another, each a resource that was set or removed. A change appends what it changed;
-//! when the file has outgrown what is live, it is written anew beside it and renamed. A record that a crash cut off at
-//! the end is left out. The file holds private keys, so only its owner may read it.
+//! when the file has outgrown what is live, it is written anew beside it and renamed. Each record has its length before
+//! it and a hash within: one that a crash cut off at the end is left out, and so is one that is not as it was written. The
+//! file holds private keys, so only its owner may read it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::xds::{Resource, Snapshot, TypeUrl, Update, Version};
 
@@ -33,6 +35,22 @@ struct Record {
     requires: Vec<String>,
     #[prost(bool, tag = "6")]
     removed: bool,
+    /// Of the record without it.
+    #[prost(fixed64, tag = "7")]
+    hash: u64,
+}
+
+impl Record {
+    fn hashed(mut self) -> Self {
+        self.hash = 0;
+        self.hash = xxh3_64(&self.encode_to_vec());
+        self
+    }
+
+    /// Whether it is as it was written.
+    fn is_whole(&self) -> bool {
+        self.clone().hashed().hash == self.hash
+    }
 }
 
 /// The file, open for appending.
@@ -62,7 +80,11 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let written = Arc::new(Snapshot::empty().apply(read(&bytes)));
+        let (update, broken) = read(&bytes);
+        if broken > 0 {
+            tracing::warn!(broken, path = %path.display(), "left out records that are not as they were written");
+        }
+        let written = Arc::new(Snapshot::empty().apply(update));
         let mut state = Self { file: create(&path, false)?, path, size: 0, live: 0, torn: false, written };
         state.rewrite()?;
         Ok(state)
@@ -96,7 +118,7 @@ impl State {
                     ..Record::default()
                 },
             };
-            put(&mut buffer, &record);
+            put(&mut buffer, record);
         }
         self.size += buffer.len() as u64;
         self.file.write_all(&buffer)?;
@@ -107,7 +129,7 @@ impl State {
     fn rewrite(&mut self) -> io::Result<()> {
         let mut buffer = Vec::new();
         for resource in TypeUrl::ALL.iter().flat_map(|type_url| self.written.iter(*type_url)) {
-            put(&mut buffer, &record(resource));
+            put(&mut buffer, record(resource));
         }
         let beside = self.path.with_extension("new");
         let mut file = create(&beside, true)?;
@@ -141,20 +163,34 @@ fn record(resource: &Resource) -> Record {
         body: bytes::Bytes::copy_from_slice(resource.body()),
         requires: resource.requires().iter().map(ToString::to_string).collect(),
         removed: false,
+        hash: 0,
     }
 }
 
-fn put(buffer: &mut Vec<u8>, record: &Record) {
+fn put(buffer: &mut Vec<u8>, record: Record) {
     // A vector takes whatever is written to it.
-    let _ = record.encode_length_delimited(buffer);
+    let _ = record.hashed().encode_length_delimited(buffer);
 }
 
-/// What the records come to; a broken one ends the file.
-fn read(bytes: &[u8]) -> Update {
+/// The next record's bytes; none at the end, be it a torn one.
+fn next<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+    let length = usize::try_from(prost::encoding::decode_varint(rest).ok()?).ok()?;
+    let (record, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(record)
+}
+
+/// What the records come to, and how many of them are broken.
+fn read(bytes: &[u8]) -> (Update, usize) {
     let mut rest = bytes;
     let mut live = std::collections::BTreeMap::new();
-    while !rest.is_empty() {
-        let Ok(record) = Record::decode_length_delimited(&mut rest) else { break };
+    let mut broken = 0;
+    while let Some(bytes) = next(&mut rest) {
+        let record = Record::decode(bytes).ok().filter(Record::is_whole);
+        let Some(record) = record else {
+            broken += 1;
+            continue;
+        };
         let Some(type_url) = TypeUrl::parse(&record.type_url) else { continue };
         let key = (type_url, record.name.clone());
         if record.removed {
@@ -165,7 +201,7 @@ fn read(bytes: &[u8]) -> Update {
             .requiring(record.requires.into_iter().map(Arc::from));
         live.insert(key, Arc::new(resource));
     }
-    Update { set: live.into_values().collect(), remove: Vec::new() }
+    (Update { set: live.into_values().collect(), remove: Vec::new() }, broken)
 }
 
 #[cfg(test)]
@@ -211,6 +247,25 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         assert_eq!(names(State::open(folder.path()).unwrap().snapshot()), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_broken_record_breaks_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::open(folder.path()).unwrap();
+        let set = ["a", "broken", "c"].map(|name| resource(name, 1)).into();
+        state.write(&Arc::new(state.snapshot().apply(Update { set, remove: vec![] }))).unwrap();
+        let path = folder.path().join(FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        let body = bytes.windows(6).rposition(|bytes| bytes == b"broken").unwrap();
+        // Within the text, so that it still is a message, and in a key, so that it is none.
+        for (at, value) in [(body, b'B'), (body - 2, 0xff)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            std::fs::write(&path, &bytes).unwrap();
+            let expected = [("a".to_owned(), 1), ("c".to_owned(), 1)];
+            assert_eq!(names(State::open(folder.path()).unwrap().snapshot()), expected);
+        }
     }
 
     #[test]

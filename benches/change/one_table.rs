@@ -18,7 +18,7 @@ use chancery::model::Certificate;
 use chancery::settings::Settings;
 use chancery::source::files;
 use chancery::store::Change;
-use chancery::translate::names;
+use chancery::translate::{self, names};
 use chancery::xds::{self, Resource, Snapshot, TypeUrl, Update, Version};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use prost::Message as _;
@@ -77,7 +77,7 @@ async fn serve_all(
     tasks.spawn(async move { Ok(files::follow(folder, sender).await?) });
     tasks.spawn(compile(compiler, receiver, snapshots));
     tasks.spawn(async move { Ok(admin::serve(admin, state, std::future::pending()).await?) });
-    let service = xds::server::service(snapshots_seen, fleet);
+    let service = xds::server::service(snapshots_seen, fleet).with_settings(translate::sessions());
     tasks.spawn(async move {
         Ok(xds::server::builder().add_service(service).serve_with_incoming(incoming).await?)
     });

@@ -14,6 +14,7 @@ use super::State;
 use super::error::{Error, Query};
 use crate::descriptors;
 use crate::fleet::NodeReport;
+use crate::translate::names;
 use crate::xds::{Resource, Snapshot, TypeUrl};
 
 /// What stands in the place of a secret.
@@ -91,7 +92,7 @@ pub(super) async fn config_dump(
         "" => types.iter().flat_map(|type_url| snapshot.iter(*type_url).cloned()).collect(),
         name => types
             .iter()
-            .filter_map(|type_url| snapshot.find(*type_url, name))
+            .filter_map(|type_url| snapshot.find(*type_url, name, Some(names::DEFAULT_SECRET)))
             .map(|(r, _)| r.clone())
             .collect(),
     };

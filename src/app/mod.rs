@@ -1,6 +1,7 @@
 //! The only place that spawns tasks and joins them at shutdown.
 
 mod envoy;
+mod keeper;
 mod pipeline;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::settings::Settings;
 use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::store::Change;
+use crate::translate;
 use crate::values::Severity;
 use crate::xds;
 
@@ -141,7 +143,7 @@ impl ControlPlane {
                 compiler.resume(state.snapshot().clone());
                 snapshots.send_replace(Some(state.snapshot().clone()));
             }
-            this.spawn_keeper(state, snapshots_seen.clone());
+            this.tasks.spawn(keeper::run(state, snapshots_seen.clone(), this.ended()));
         }
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
@@ -153,7 +155,8 @@ impl ControlPlane {
             metrics: metrics.clone(),
         };
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
-        let service = xds::server::service(snapshots_seen.clone(), fleet.clone());
+        let service =
+            xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
@@ -203,32 +206,6 @@ impl ControlPlane {
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
-                () = ended => Ok(()),
-            }
-        });
-    }
-
-    /// Writes each snapshot's changes to the state folder, behind what Envoys are sent.
-    fn spawn_keeper(&mut self, mut state: State, mut snapshots: xds::snapshot::Receiver) {
-        let ended = self.ended();
-        let keeping = async move {
-            while snapshots.changed().await.is_ok() {
-                let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
-                let written = tokio::task::spawn_blocking(move || {
-                    let result = state.write(&snapshot);
-                    (state, result)
-                });
-                let result;
-                (state, result) = written.await?;
-                if let Err(error) = result {
-                    tracing::warn!(%error, "cannot write the last good snapshot");
-                }
-            }
-            Ok(())
-        };
-        self.tasks.spawn(async move {
-            tokio::select! {
-                result = keeping => result,
                 () = ended => Ok(()),
             }
         });

@@ -11,6 +11,7 @@ mod findings;
 mod hosts;
 mod outputs;
 mod references;
+mod rejections;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use crate::model::{Certificate, EndpointSetKey, Host};
 use crate::settings::Settings;
 use crate::store::{Change, Read, Store};
 use crate::translate;
-use crate::values::{Finding, Findings, HostName, Kind, ObjectKey};
+use crate::values::{Finding, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, Snapshot, TypeUrl, Update};
 
 use dependencies::Dependencies;
@@ -160,47 +161,6 @@ impl Compiler {
     /// What readers see now.
     pub fn published(&self) -> &Published {
         &self.published
-    }
-
-    /// Takes in what Envoys reject now, as type, name and Envoy's message: the objects behind it are told so.
-    pub fn reject<'a>(&mut self, rejected: impl Iterator<Item = (TypeUrl, &'a str, &'a str)>) -> &Published {
-        let mut makers = BTreeSet::new();
-        for (type_url, name, message) in rejected {
-            let maker = format!("rejected {type_url} {name}");
-            let mut findings = Findings::default();
-            for object in self.origins(type_url, name) {
-                let message = format!(
-                    "Envoy rejected what this became ({type_url} {name}): {message}; the last accepted form still serves"
-                );
-                findings.error(&object, "", "RejectedByEnvoy", message);
-            }
-            self.ledger.set(&maker, findings.into_vec());
-            makers.insert(maker);
-        }
-        for maker in self.rejections.difference(&makers) {
-            self.ledger.set(maker, Vec::new());
-        }
-        self.rejections = makers;
-        self.published.findings = self.ledger.published();
-        &self.published
-    }
-
-    /// The objects behind a resource, for whoever must be told that an Envoy rejected it.
-    fn origins(&self, type_url: TypeUrl, name: &str) -> Vec<ObjectKey> {
-        let hosts = self.published.hosts.values().filter(|host| match type_url {
-            TypeUrl::RouteConfiguration | TypeUrl::ScopedRouteConfiguration => {
-                translate::names::LISTENERS.iter().any(|listener| {
-                    translate::route::name(host, listener) == name
-                        || translate::scope::name(&host.name, listener) == name
-                })
-            }
-            TypeUrl::Cluster => host.backends.iter().any(|backend| &*backend.name == name),
-            TypeUrl::Secret => host.name.as_str() == name,
-            _ => false,
-        });
-        let objects: BTreeSet<_> =
-            hosts.flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect();
-        objects.into_iter().collect()
     }
 
     fn store_change(&mut self, change: Change) {

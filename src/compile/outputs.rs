@@ -1,13 +1,15 @@
 //! How each output is run, and what becomes of its value.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Compiler, Output};
 use crate::features::unsupported;
-use crate::model::{Backend, Certificate, EndpointSetKey, Endpoints, Host, SecretRef};
+use crate::model::{Backend, EndpointSetKey, Endpoints, Host, SecretRef};
 use crate::resolve;
 use crate::store::View;
 use crate::translate;
+use crate::values::certificate::Checked;
 use crate::values::{Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, TypeUrl};
 
@@ -34,13 +36,17 @@ impl Compiler {
         };
         self.dependencies.record(&output, reads);
         // The certificate is not part of the host's value: a rotation must not touch routes.
-        self.set_secret(name, resolved.certificate.as_ref(), old.as_deref());
+        self.set_secret(
+            name,
+            secret_of(&host).zip(resolved.certificate.as_ref()),
+            old.as_deref().and_then(secret_of),
+        );
         if old.as_deref() == Some(&host) {
             return;
         }
         self.add_references(&mut host);
         if let Some(old) = &old {
-            self.remove_references(old);
+            self.remove_references(old, Some(&host));
         }
         let host = Arc::new(host);
         self.published.hosts.insert(name.clone(), host.clone());
@@ -56,12 +62,10 @@ impl Compiler {
         self.hosts.remove(&host.name);
         for listener in translate::names::LISTENERS {
             let routes = translate::route::name(host, listener);
-            self.update.remove.push((TypeUrl::RouteConfiguration, routes.into()));
+            self.update.remove.push((TypeUrl::RouteConfiguration, routes));
         }
-        self.remove_references(host);
-        if host.certificate.is_some() {
-            self.update.remove.push((TypeUrl::Secret, host.name.as_str().into()));
-        }
+        self.remove_references(host, None);
+        self.set_secret(&host.name, None, secret_of(host));
         for listener in translate::names::LISTENERS {
             let scope = translate::scope::name(&host.name, listener);
             self.update.remove.push((TypeUrl::ScopedRouteConfiguration, scope.into()));
@@ -71,21 +75,32 @@ impl Compiler {
     fn set_routes(&mut self, old: Option<&Host>, host: &Host) {
         if let Some(old) = old.filter(|old| old.listeners_differ() && !host.listeners_differ()) {
             let name = translate::route::name(old, translate::names::HTTPS);
-            self.update.remove.push((TypeUrl::RouteConfiguration, name.into()));
+            self.update.remove.push((TypeUrl::RouteConfiguration, name));
         }
         self.update.set.extend(translate::route::route_configurations(host).into_iter().map(Arc::new));
     }
 
     /// The host's certificate under the host's name. Equal ones are sent to nobody.
-    fn set_secret(&mut self, name: &HostName, certificate: Option<&Certificate>, old: Option<&Host>) {
-        match certificate {
-            Some(certificate) => {
-                self.update.set.push(Arc::new(translate::secret::secret(name.as_str(), certificate)));
+    fn set_secret(
+        &mut self,
+        name: &HostName,
+        secret: Option<(&SecretRef, &Arc<Checked>)>,
+        old: Option<&SecretRef>,
+    ) {
+        let new = secret.map(|(secret, _)| secret);
+        if let Some(new) = new.filter(|new| Some(*new) != old) {
+            self.references.secrets.add(new.clone(), || None);
+        }
+        match secret {
+            Some((secret, certificate)) => {
+                let resource = self.references.secret(secret, certificate, name.as_str());
+                self.update.set.extend(resource.map(Arc::new));
             }
-            None if old.is_some_and(|old| old.certificate.is_some()) => {
-                self.update.remove.push((TypeUrl::Secret, name.as_str().into()));
-            }
+            None if old.is_some() => self.update.remove.push((TypeUrl::Secret, name.as_str().into())),
             None => {}
+        }
+        if let Some(old) = old.filter(|old| Some(*old) != new) {
+            self.references.secrets.remove(old);
         }
     }
 
@@ -102,7 +117,7 @@ impl Compiler {
         self.ledger.set("default certificate", findings.into_vec());
         let name = translate::names::DEFAULT_SECRET;
         let secret = match certificate {
-            Some(certificate) => translate::secret::secret(name, &certificate),
+            Some(certificate) => translate::secret::secret(name, &certificate.certificate),
             None => translate::secret::generated(name, &self.default_certificate),
         };
         self.update.set.push(Arc::new(secret));
@@ -140,7 +155,7 @@ impl Compiler {
     fn add_references(&mut self, host: &mut Host) {
         for backend in &mut host.backends {
             let name = backend.name.clone();
-            if self.references.backends.add(name.clone(), || backend.clone()) {
+            if self.references.backends.add(backend, &host.name) {
                 self.update.set.push(Arc::new(translate::cluster::cluster(backend)));
                 if let Endpoints::Service(key) = &backend.endpoints {
                     self.references.clusters.entry(key.clone()).or_default().insert(name);
@@ -159,9 +174,12 @@ impl Compiler {
         }
     }
 
-    fn remove_references(&mut self, host: &Host) {
-        for backend in &host.backends {
-            if let Some(gone) = self.references.backends.remove(&backend.name) {
+    /// Takes back what a host referred to, but for the clusters that its next form refers to as well.
+    fn remove_references(&mut self, host: &Host, next: Option<&Host>) {
+        let kept: HashSet<_> =
+            next.into_iter().flat_map(|next| &next.backends).map(|backend| &*backend.name).collect();
+        for backend in host.backends.iter().filter(|backend| !kept.contains(&*backend.name)) {
+            if let Some(gone) = self.references.backends.remove(&backend.name, &host.name) {
                 self.remove_cluster(&gone);
             }
         }
@@ -213,4 +231,9 @@ impl Compiler {
         let fallback: Resource = translate::fallback::extension_config(!wildcards.is_empty(), &deep);
         self.update.set.push(Arc::new(fallback));
     }
+}
+
+/// The Secret with a host's certificate.
+fn secret_of(host: &Host) -> Option<&SecretRef> {
+    host.certificate.as_ref().map(|setting| &setting.value)
 }

@@ -11,4 +11,6 @@ pub mod tls;
 pub use backend::{Backend, Endpoint, EndpointSet, EndpointSetKey, Endpoints, Health};
 pub use host::Host;
 pub use route::{Action, Destination, Match, PathMatch, Route};
-pub use tls::{Certificate, SecretRef};
+pub use tls::SecretRef;
+
+pub use crate::values::certificate::Certificate;

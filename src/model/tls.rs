@@ -1,4 +1,4 @@
-//! Certificates.
+//! Where certificates are.
 
 use std::sync::Arc;
 
@@ -11,19 +11,4 @@ pub struct SecretRef {
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
-}
-
-/// A certificate chain and its key, checked to belong together. Never serialised, never printed.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Certificate {
-    /// PEM, the leaf first.
-    pub chain: Vec<u8>,
-    /// PEM.
-    pub private_key: Vec<u8>,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Certificate(…)")
-    }
 }

@@ -163,13 +163,13 @@ pub(crate) fn has_endpoints(draft: &Draft<'_>, index: usize) -> bool {
 }
 
 fn backend(endpoints: Endpoints, protocol: Protocol, upstream: Upstream) -> Backend {
-    let settings = hash::stable(&(&endpoints, protocol, upstream.connect_timeout)) as u32;
+    let settings = hash::stable(&(&endpoints, protocol, upstream.connect_timeout));
     let what = match &endpoints {
         Endpoints::Service(key) => key.to_string(),
         Endpoints::Dns { host, port } => format!("{host}:{port}"),
     };
     Backend {
-        name: format!("{what}~{settings:08x}").into(),
+        name: format!("{what}~{settings:016x}").into(),
         endpoints,
         protocol,
         connect_timeout: upstream.connect_timeout,

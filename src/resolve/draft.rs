@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use super::Resolved;
 use crate::model::limit::Limit;
-use crate::model::{Backend, Certificate, SecretRef};
+use crate::model::{Backend, SecretRef};
 use crate::settings::Settings;
 use crate::store::View;
+use crate::values::certificate::Checked;
 use crate::values::{Findings, HostName, Origin, Setting};
 
 /// The host's TLS: what gave it, and the Secret, unless that is missing or broken and the default certificate serves.
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) origin: Origin,
-    pub(crate) secret: Option<(Setting<SecretRef>, Certificate)>,
+    pub(crate) secret: Option<(Setting<SecretRef>, Arc<Checked>)>,
 }
 
 #[derive(Debug)]

@@ -19,12 +19,15 @@ pub use endpoints::endpoint_set;
 pub use object::object;
 pub use tls::default_certificate;
 
+use std::sync::Arc;
+
 use thin_vec::ThinVec;
 
 use crate::features::effects::{Answer, Effects, Listeners};
-use crate::model::{Action, Certificate, Host, Match, PathMatch, Route};
+use crate::model::{Action, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
+use crate::values::certificate::Checked;
 use crate::values::{Findings, HostName, ObjectKey, Origin};
 
 use draft::Draft;
@@ -35,7 +38,7 @@ pub struct Resolved {
     /// Everything that is routed on it; none if nothing of ours names it.
     pub host: Option<Host>,
     /// Its certificate, if it has one of its own. Apart from the host, since a rotation changes no route.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<Arc<Checked>>,
     /// What there is to say.
     pub findings: Findings,
 }
@@ -133,7 +136,7 @@ fn not_found(routes: &[Route], object: &ObjectKey) -> Option<Route> {
         listeners: Listeners::All,
         matches: Match::path(PathMatch::Prefix("/".to_owned())),
         action: Action::Answer(Answer::Direct { status: 404, body: Vec::new() }),
-        effects: std::sync::Arc::new(Effects::default()),
+        effects: Arc::new(Effects::default()),
         mirrors: ThinVec::new(),
     })
 }

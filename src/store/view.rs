@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
 use super::index::ByAge;
 use super::{Object, Store, Stored};
 use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::values::certificate::Checked;
 use crate::values::{HostName, Kind, ObjectKey};
 
 /// One thing that was looked up. The look-ups of an output's last run are its dependencies.
@@ -82,12 +83,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A Secret.
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<&'a Secret> {
-        match &self.object(&ObjectKey::new(Kind::Secret, namespace, name))?.object {
-            Object::Secret(secret) => Some(secret),
-            _ => None,
-        }
+    /// The certificate in a Secret, or what is wrong with it; none if there is no such Secret.
+    pub fn certificate(&self, namespace: &str, name: &str) -> Option<&'a Result<Arc<Checked>, String>> {
+        Some(self.object(&ObjectKey::new(Kind::Secret, namespace, name))?.certificate())
     }
 
     /// A ConfigMap.

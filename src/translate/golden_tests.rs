@@ -72,7 +72,7 @@ fn part(published: &Published, wanted: &str) -> Value {
 
 /// Without the hashes at the ends of clusters' names, which change whenever a setting is added to clusters.
 fn steady(value: Value) -> Value {
-    static HASH: LazyLock<Regex> = LazyLock::new(|| Regex::new("~[0-9a-f]{8}$").unwrap());
+    static HASH: LazyLock<Regex> = LazyLock::new(|| Regex::new("~[0-9a-f]{16}$").unwrap());
     match value {
         Value::String(text) => HASH.replace(&text, "~").into(),
         Value::Array(items) => items.into_iter().map(steady).collect(),

@@ -17,11 +17,23 @@ pub mod route;
 mod route_effects;
 pub mod scope;
 pub mod secret;
+pub mod stand_in;
+#[cfg(test)]
+mod version_tests;
 
 use std::hash::Hash;
 
 use crate::values::hash;
-use crate::xds::Version;
+use crate::xds::{Version, session};
+
+/// How sessions serve what is made here.
+pub fn sessions() -> session::Settings {
+    session::Settings {
+        default_secret: Some(names::DEFAULT_SECRET),
+        stand_in: stand_in::stand_in,
+        ..session::Settings::default()
+    }
+}
 
 /// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
 const REVISION: u32 = 1;

@@ -1,5 +1,7 @@
 //! Hosts to RouteConfigurations: one a host, shared by the listeners where they agree.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
@@ -28,13 +30,20 @@ const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
 
 /// The name of the RouteConfiguration that serves a host on a listener: the host's own, but for https where that
 /// differs. So the http side keeps its name whatever comes, and Envoy never loads its routes anew.
-pub fn name(host: &Host, listener: &str) -> String {
+pub fn name(host: &Host, listener: &str) -> Arc<str> {
     // A subscription to `*` would mean every RouteConfiguration.
-    let host_name = if host.name.is_any() { names::ANY_HOST } else { host.name.as_str() };
-    if listener == names::HTTPS && host.listeners_differ() {
-        format!("{host_name}/{listener}")
-    } else {
-        host_name.to_owned()
+    let host_name = if host.name.is_any() { names::ANY_HOST.into() } else { host.name.shared() };
+    match listener == names::HTTPS && host.listeners_differ() {
+        true => format!("{host_name}/{listener}").into(),
+        false => host_name,
+    }
+}
+
+/// The host whose RouteConfiguration has this [`name`].
+pub fn host_of(name: &str) -> &str {
+    match name.split_once('/').map_or(name, |(host, _)| host) {
+        names::ANY_HOST => "*",
+        host => host,
     }
 }
 
@@ -69,7 +78,7 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
     };
     common.apply(&mut virtual_host);
     let mut message = RouteConfiguration {
-        name: name.clone(),
+        name: name.to_string(),
         virtual_hosts: vec![virtual_host],
         max_direct_response_body_size_bytes: proto::uint32(MAX_DIRECT_RESPONSE_BYTES),
         request_headers_to_remove: vec![names::LISTENER_HEADER.to_owned(), names::SCOPE_HEADER.to_owned()],

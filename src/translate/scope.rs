@@ -14,6 +14,11 @@ pub fn name(host: &HostName, listener: &str) -> String {
     format!("{listener}/{host}")
 }
 
+/// The host whose scope has this [`name`].
+pub fn host_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, host)| host)
+}
+
 /// The scopes of a host. `on_demand` ones are loaded by Envoy at the first request; wildcards never are.
 pub fn scoped_routes(host: &Host, on_demand: bool) -> Vec<Resource> {
     let on_demand = on_demand && !host.name.is_wildcard();
@@ -23,13 +28,14 @@ pub fn scoped_routes(host: &Host, on_demand: bool) -> Vec<Resource> {
 fn scoped_route(host: &Host, listener: &str, on_demand: bool) -> Resource {
     let fragment = |text: &str| Fragment { r#type: Some(fragment::Type::StringKey(text.to_owned())) };
     let name = name(&host.name, listener);
+    let routes = super::route::name(host, listener);
     let message = ScopedRouteConfiguration {
         on_demand,
         name: name.clone(),
-        route_configuration_name: super::route::name(host, listener),
+        route_configuration_name: routes.to_string(),
         key: Some(Key { fragments: vec![fragment(listener), fragment(host.name.as_str())] }),
         ..ScopedRouteConfiguration::default()
     };
-    let version = version(&(&name, on_demand, &message.route_configuration_name));
-    Resource::new(TypeUrl::ScopedRouteConfiguration, name, version, &message)
+    let version = version(&(&name, on_demand, &routes));
+    Resource::new(TypeUrl::ScopedRouteConfiguration, name, version, &message).requiring([routes])
 }

@@ -7,7 +7,7 @@ use super::version;
 use crate::model::Certificate;
 use crate::xds::{Resource, TypeUrl, Version};
 
-/// A certificate under a host, a one-label wildcard, or `*` for every other name.
+/// A certificate under a host, a one-label wildcard, or `*` for every other name. It can be put under other names.
 pub fn secret(name: &str, certificate: &Certificate) -> Resource {
     named(name, version(certificate), certificate)
 }

@@ -1,5 +1,6 @@
 //! Host names of routing objects, and the scope keys that stand for them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,11 @@ impl HostName {
         &self.0
     }
 
+    /// The same, for whoever keeps it.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// Whether it is not one name: such scopes are never on demand.
     pub fn is_wildcard(&self) -> bool {
         self.0.starts_with('*')
@@ -75,6 +81,13 @@ impl HostName {
             return None;
         }
         self.0.split_once('.').map(|(_, parent)| Self(format!("*.{parent}").into()))
+    }
+}
+
+/// So that maps are searched by a name in hand.
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

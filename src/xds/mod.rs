@@ -6,6 +6,7 @@
 //! - [`snapshot`]: everything there is to send at one moment. Immutable, cheap to clone, and it remembers what changed.
 //! - [`message`]: what a client asks and what it is answered, the same for both variants of the protocol.
 //! - [`session`]: the protocol itself, one stream's state machine. Pure: no task, no socket, no clock.
+//! - [`observer`]: who is told what becomes of streams.
 //! - [`server`]: the thin gRPC shell around sessions, and nothing else.
 //!
 //! Invariants, each held by a test:
@@ -13,12 +14,14 @@
 //! - At most one response of a type is in flight on a stream; what changes meanwhile is merged.
 //! - A resource goes again only if its version changed, or if the client subscribed to it again.
 //! - A resource waits until the clusters it refers to are acknowledged (bounded by
-//!   [`session::Settings::cluster_wait`]); a cluster goes only after the resources that refer to it went.
+//!   [`session::Settings::cluster_wait`]); a cluster goes only after the resources that refer to it went, and a route
+//!   configuration after its scopes.
 //! - A rejected resource never holds up another one.
 //! - A change costs each stream O(what changed), never O(what exists).
 
 mod codec;
 pub mod message;
+pub mod observer;
 pub mod resource;
 pub mod server;
 pub mod session;

@@ -51,7 +51,8 @@ pub struct Resource {
     type_url: TypeUrl,
     name: Arc<str>,
     version: Version,
-    body: Box<[u8]>,
+    /// Shared by the names of one Secret.
+    body: Arc<[u8]>,
     requires: Box<[Arc<str>]>,
 }
 
@@ -72,12 +73,20 @@ impl Resource {
         Resource { type_url, name: name.into(), version, body: body.into(), requires: Box::default() }
     }
 
-    /// Names the clusters that this resource refers to: it waits for them, and they outlive it. Of no use on clusters
-    /// and endpoints.
+    /// Names what this resource refers to, and what therefore outlives it: of a scope its route configuration, else
+    /// clusters. A resource also waits for its clusters; a scope does not wait, since a client asks for routes only when
+    /// a scope names them. Of no use on clusters and endpoints.
     #[must_use]
-    pub fn requiring(mut self, clusters: impl IntoIterator<Item = Arc<str>>) -> Self {
-        self.requires = clusters.into_iter().collect();
+    pub fn requiring(mut self, names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        self.requires = names.into_iter().collect();
         self
+    }
+
+    /// The same `Secret` under another name; both share their bytes.
+    #[must_use]
+    pub fn secret_under(&self, name: impl Into<Arc<str>>) -> Self {
+        debug_assert_eq!(self.type_url, TypeUrl::Secret, "the bytes of others hold their name");
+        Resource { name: name.into(), body: self.body.clone(), requires: self.requires.clone(), ..*self }
     }
 
     /// The type.
@@ -95,7 +104,7 @@ impl Resource {
         self.version
     }
 
-    /// The clusters that this resource refers to.
+    /// What this resource refers to, of the type [`TypeUrl::requires`].
     pub fn requires(&self) -> &[Arc<str>] {
         &self.requires
     }

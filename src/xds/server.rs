@@ -26,17 +26,17 @@ use tonic::{Status, Streaming};
 
 use super::codec::Prost;
 use super::message::{DeltaFrame, Protocol, Request, Response, SotwFrame};
+use super::observer::{Observer, StreamObserver};
 use super::session::{Event, Session, Settings};
 use super::snapshot::Receiver;
 use super::{Snapshot, TypeUrl};
-use crate::fleet::{Connection, Fleet, ResponseSize};
 
 /// The largest request that is read. A client that holds 100,000 resources names them all when it comes back.
 const MAX_REQUEST: usize = 128 << 20;
 
 /// The aggregated discovery service for these snapshots, to be added to a [`builder`].
-pub fn service(snapshots: Receiver, fleet: Fleet) -> DiscoveryService {
-    DiscoveryService { snapshots, fleet, settings: Settings::default() }
+pub fn service(snapshots: Receiver, observer: impl Observer + 'static) -> DiscoveryService {
+    DiscoveryService { snapshots, observer: Arc::new(observer), settings: Settings::default() }
 }
 
 /// A gRPC server that notices Envoys which are gone without a word.
@@ -52,7 +52,7 @@ pub fn builder() -> tonic::transport::Server {
 #[derive(Clone)]
 pub struct DiscoveryService {
     snapshots: Receiver,
-    fleet: Fleet,
+    observer: Arc<dyn Observer>,
     settings: Settings,
 }
 
@@ -164,22 +164,22 @@ struct Stream<W: Wire> {
     /// `None` until there is a snapshot: requests are not read before.
     session: Option<Session>,
     responses: VecDeque<Response>,
-    connection: Connection,
+    observer: Box<dyn StreamObserver>,
     /// `node.id`, once the client said it.
     node: Option<String>,
 }
 
 impl<W: Wire> Stream<W> {
     fn new(service: DiscoveryService, address: Option<SocketAddr>, inbound: Streaming<W::Request>) -> Self {
-        let connection = service.fleet.connect(W::PROTOCOL, address, crate::clock::now());
-        tracing::debug!(stream = connection.id(), ?address, protocol = ?W::PROTOCOL, "stream opened");
+        let observer = service.observer.connect(W::PROTOCOL, address, crate::clock::now());
+        tracing::debug!(stream = observer.id(), ?address, protocol = ?W::PROTOCOL, "stream opened");
         Stream {
             inbound,
             snapshots: service.snapshots,
             settings: service.settings,
             session: None,
             responses: VecDeque::new(),
-            connection,
+            observer,
             node: None,
         }
     }
@@ -253,26 +253,21 @@ impl<W: Wire> Stream<W> {
         };
         let user_agent = format!("{} {version}", node.user_agent_name).trim().to_owned();
         tracing::info!(node = node.id, cluster = node.cluster, user_agent, "connected");
-        self.connection.identify(&node.id, &node.cluster, user_agent);
+        self.observer.identify(&node.id, &node.cluster, user_agent);
         self.node = Some(node.id);
     }
 
     fn frame(&self, response: &Response) -> W::Frame {
         let frame = W::Frame::from(response);
-        let size = ResponseSize {
-            resources: response.resources.len(),
-            removed: response.removed.len(),
-            bytes: frame.encoded_len(),
-        };
-        self.connection.on_version(response.type_url, &response.version);
-        self.connection.on_response(response.type_url, size, crate::clock::now());
+        let bytes = frame.encoded_len();
+        self.observer.on_response(response, bytes, crate::clock::now());
         tracing::debug!(
             node = self.node,
             type_url = %response.type_url,
             nonce = response.nonce,
-            resources = size.resources,
-            removed = size.removed,
-            bytes = size.bytes,
+            resources = response.resources.len(),
+            removed = response.removed.len(),
+            bytes,
             "sent"
         );
         frame
@@ -281,8 +276,8 @@ impl<W: Wire> Stream<W> {
     fn report_progress(&self) {
         if let Some(session) = &self.session {
             let counts = TypeUrl::ALL.map(|type_url| session.counts(type_url));
-            self.connection.on_held(TypeUrl::ALL.map(|type_url| session.held(type_url).clone()));
-            self.connection.on_progress(session.progress(), counts, crate::clock::now());
+            self.observer.on_held(TypeUrl::ALL.map(|type_url| session.held(type_url).clone()));
+            self.observer.on_progress(session.progress(), counts, crate::clock::now());
         }
     }
 
@@ -298,14 +293,14 @@ impl<W: Wire> Stream<W> {
                 }
                 Event::Acked { .. } | Event::Settled { .. } => {}
             }
-            self.connection.on_event(&event, crate::clock::now());
+            self.observer.on_event(&event, crate::clock::now());
         }
     }
 }
 
 impl<W: Wire> Drop for Stream<W> {
     fn drop(&mut self) {
-        tracing::info!(node = self.node, stream = self.connection.id(), "disconnected");
+        tracing::info!(node = self.node, stream = self.observer.id(), "disconnected");
     }
 }
 

@@ -143,8 +143,13 @@ impl Snapshot {
     ///
     /// Envoy's `on_demand_secret` selector asks for a `Secret` named by whatever server name (SNI) a TLS client sends.
     /// So a name that looks like a host is served, letter case aside, by the `Secret` of that name, by that of its
-    /// wildcard `*.parent` (one label), or by the default one, whose name is `*`.
-    pub fn find(&self, type_url: TypeUrl, asked: &str) -> Option<(&Arc<Resource>, Found)> {
+    /// wildcard `*.parent` (one label), or by the default one.
+    pub fn find(
+        &self,
+        type_url: TypeUrl,
+        asked: &str,
+        default_secret: Option<&str>,
+    ) -> Option<(&Arc<Resource>, Found)> {
         if let Some(exact) = self.get(type_url, asked) {
             return Some((exact, Found::Exact));
         }
@@ -152,14 +157,14 @@ impl Snapshot {
             return None;
         }
         let host = lower_case(asked);
-        if let Some(exact) = self.get(type_url, &host) {
-            return Some((exact, Found::Exact));
+        if let Some(own) = self.get(type_url, &host) {
+            return Some((own, Found::OtherCase));
         }
         let wildcard = wildcard_of(&host).and_then(|name| self.get(type_url, &name));
         if let Some(wildcard) = wildcard {
             return Some((wildcard, Found::Wildcard));
         }
-        self.get(type_url, DEFAULT_SECRET).map(|default| (default, Found::Default))
+        self.get(type_url, default_secret?).map(|default| (default, Found::Default))
     }
 }
 
@@ -167,17 +172,16 @@ fn key(resource: &Resource) -> (TypeUrl, &Arc<str>) {
     (resource.type_url(), resource.name())
 }
 
-/// The name of the `Secret` for server names without one of their own.
-pub const DEFAULT_SECRET: &str = "*";
-
 /// By which name a resource was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Its own.
     Exact,
+    /// Its own, but for the letter case.
+    OtherCase,
     /// The wildcard of its parent domain.
     Wildcard,
-    /// [`DEFAULT_SECRET`].
+    /// The default one's.
     Default,
 }
 
@@ -277,7 +281,7 @@ mod tests {
             .fold(Snapshot::empty(), |s, (i, name)| s.apply(set(TypeUrl::Secret, name, i as u64)));
         let cases = [
             ("a.example.com", Some(("a.example.com", Found::Exact))),
-            ("A.Example.com", Some(("a.example.com", Found::Exact))),
+            ("A.Example.com", Some(("a.example.com", Found::OtherCase))),
             ("b.example.COM", Some(("*.example.com", Found::Wildcard))),
             ("c.b.example.com", Some(("*", Found::Default))),
             ("example.com", Some(("*", Found::Default))),
@@ -288,9 +292,10 @@ mod tests {
             ("", None),
         ];
         for (asked, expected) in cases {
-            let found = snapshot.find(TypeUrl::Secret, asked).map(|(r, found)| (&**r.name(), found));
+            let found =
+                snapshot.find(TypeUrl::Secret, asked, Some("*")).map(|(r, found)| (&**r.name(), found));
             assert_eq!(found, expected, "{asked}");
         }
-        assert!(snapshot.find(TypeUrl::Cluster, "a.example.com").is_none());
+        assert!(snapshot.find(TypeUrl::Cluster, "a.example.com", Some("*")).is_none());
     }
 }

@@ -67,6 +67,24 @@ impl TypeUrl {
         Self::ALL.into_iter().find(|t| t.as_str() == url)
     }
 
+    /// The type of what a resource of this type refers to by [`Resource::requires`](super::Resource::requires).
+    pub const fn requires(self) -> TypeUrl {
+        match self {
+            TypeUrl::ScopedRouteConfiguration => TypeUrl::RouteConfiguration,
+            _ => TypeUrl::Cluster,
+        }
+    }
+
+    /// The type of those that refer to resources of this type, if a client is known to hold what they refer to only
+    /// while every one of them is known.
+    pub(super) const fn required_by(self) -> Option<TypeUrl> {
+        match self {
+            TypeUrl::Cluster => Some(TypeUrl::RouteConfiguration),
+            TypeUrl::RouteConfiguration => Some(TypeUrl::ScopedRouteConfiguration),
+            _ => None,
+        }
+    }
+
     /// Whether a client may subscribe to all resources of the type at once. Of the others it names each.
     ///
     /// In the state-of-the-world variant these are also the types whose responses hold the whole set, so that what a

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use base64::Engine as _;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -13,6 +12,8 @@ use crate::source::kinds::WATCHED;
 use crate::source::read::read;
 use crate::store::{Change, Stored};
 use crate::values::{Age, Finding, Findings, Kind, ObjectKey};
+
+use super::certificates::pair;
 
 static NAMESPACES: [&str; 2] = ["a", "b"];
 /// The hosts of rules; the last two are the same as others, and none at all.
@@ -145,47 +146,6 @@ fn found(place: u8, count: usize) -> Vec<Finding> {
         findings.warning(&key, "", "Unreadable", "is not an object");
     }
     findings.into_vec()
-}
-
-/// Pairs of certificate and key by name, made once.
-static PAIRS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
-    let make = |names: &[&str]| {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    };
-    let data = |certificate: &str, key: &str| {
-        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        json!({"tls.crt": encode(certificate), "tls.key": encode(key)})
-    };
-    let (x, wildcard, old) = (make(&["x.io"]), make(&["*.x.io", "x.io"]), make(&["x.io"]));
-    [
-        ("x", data(&x.0, &x.1)),
-        ("x renewed", data(&old.0, &old.1)),
-        ("wildcard", data(&wildcard.0, &wildcard.1)),
-        ("of another key", data(&x.0, &wildcard.1)),
-        ("not PEM", data("certificate", "key")),
-        ("no key", json!({"tls.crt": "Y2VydA=="})),
-    ]
-    .into()
-});
-
-fn pair(name: &str) -> Value {
-    PAIRS.get(name).cloned().unwrap_or_else(|| json!({}))
-}
-
-/// A pair that is good, for the certificate of all other names.
-pub(super) fn certificate() -> crate::model::Certificate {
-    static CERTIFICATE: LazyLock<crate::model::Certificate> = LazyLock::new(|| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["any.io".to_owned()]).unwrap().self_signed(&key);
-        crate::model::Certificate {
-            chain: certificate.unwrap().pem().into_bytes(),
-            private_key: key.serialize_pem().into_bytes(),
-        }
-    });
-    CERTIFICATE.clone()
 }
 
 /// What most sequences begin with, so that routes have somewhere to go.

@@ -1,7 +1,10 @@
 //! What holds whatever happens, in whatever order.
 
+mod certificates;
 mod consistency;
 mod events;
+mod rejections;
+mod secrets;
 mod wire;
 
 use std::collections::HashMap;
@@ -18,7 +21,8 @@ use crate::store::Change;
 use crate::translate::listener::listeners;
 use crate::values::Kind;
 use crate::xds::{Resource, Snapshot, TypeUrl, Version};
-use events::{Event, Remains, batches, certificate, ratelimit, settings};
+use certificates::certificate;
+use events::{Event, Remains, batches, ratelimit, settings};
 
 /// A compiler that has seen nothing. Most of its cost are the listeners, which no event touches.
 fn compiler(settings: &Settings) -> Compiler {

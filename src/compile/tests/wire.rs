@@ -17,7 +17,7 @@ use tonic::Streaming;
 use tonic::transport::server::TcpIncoming;
 
 use super::super::Compiler;
-use super::events::certificate;
+use super::certificates::certificate;
 use crate::fleet::Fleet;
 use crate::settings::Settings;
 use crate::source::files::{self, Content, Item};
@@ -47,7 +47,7 @@ impl Plane {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let service = server::service(seen, Fleet::new());
+            let service = server::service(seen, Fleet::new()).with_settings(crate::translate::sessions());
             server::builder()
                 .add_service(service)
                 .serve_with_incoming(TcpIncoming::from(listener))
@@ -85,7 +85,7 @@ impl Plane {
     }
 }
 
-fn changes(manifests: &str) -> Vec<Change> {
+pub(super) fn changes(manifests: &str) -> Vec<Change> {
     let parsed = files::parse("all.yaml", manifests.as_bytes(), &[]);
     let items = parsed.documents.into_iter().flat_map(|document| match document.content {
         Content::Read(items, findings) if findings.is_empty() => items,

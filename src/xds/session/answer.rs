@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::channel::{Due, Entry, Flight};
+use super::channel::{Due, Entry, Flight, Rejection, Retry};
 use super::{Event, Session};
-use crate::xds::{Resource, TypeUrl};
+use crate::xds::{Resource, TypeUrl, Version};
 
 impl Session {
     /// Takes the client's answer to the response in flight. One to another response is of no account.
@@ -27,7 +27,10 @@ impl Session {
     fn on_ack(&mut self, type_url: TypeUrl, flight: Flight, now: Instant) {
         // A name that the client gave up and took again meanwhile may have changed unseen.
         let is_old = |entry: &&Entry| {
-            let target = self.snapshot.find(type_url, &entry.name).map(|(target, _)| target.version());
+            let target = self
+                .snapshot
+                .find(type_url, &entry.name, self.settings.default_secret)
+                .map(|(target, _)| target.version());
             target != entry.resource.as_ref().map(|resource| resource.version())
         };
         let old: Vec<_> = flight.entries.iter().filter(is_old).map(|entry| entry.name.clone()).collect();
@@ -54,6 +57,10 @@ impl Session {
         }
         channel.foreign.remove(&name);
         let present = resource.is_some();
+        if let Some(resource) = &resource {
+            self.settle_accepted(type_url, &name, resource.version());
+        }
+        let channel = self.channel_mut(type_url);
         let before = match resource {
             Some(_) if level => channel.held.get(&name).cloned(),
             Some(resource) => channel.held.insert(name.clone(), resource),
@@ -122,7 +129,7 @@ impl Session {
         }
     }
 
-    /// A resource was rejected alone: it goes back to what the client accepted last.
+    /// A resource was rejected alone: it goes back to what the client accepted last, else to a stand-in.
     fn reject(
         &mut self,
         type_url: TypeUrl,
@@ -136,24 +143,47 @@ impl Session {
         if !self.channel(type_url).subscription.covers(&name) {
             return;
         }
-        let channel = self.channel_mut(type_url);
-        if channel.rejected.contains_key(&name) {
+        let before = self.channel(type_url).rejected.get(&name).copied();
+        if before.is_some_and(|before| before.version != resource.version()) {
             // Even the version it accepted before: there is nothing else to offer.
             self.release_doubtful(type_url, &name, now);
             return;
         }
-        channel.rejected.insert(name.clone(), resource.version());
+        let retries = before.map_or(0, |before| before.retries + 1);
+        let rejection =
+            Rejection { version: resource.version(), retry: self.retry(type_url, retries, now), retries };
+        let channel = self.channel_mut(type_url);
+        channel.rejected.insert(name.clone(), rejection);
         channel.doubtful.entry(name.clone()).or_default();
-        self.events.push(Event::Rejected {
-            type_url,
-            name: name.clone(),
-            version: resource.version(),
-            message: message.to_owned(),
-        });
+        if before.is_none() {
+            self.events.push(Event::Rejected {
+                type_url,
+                name: name.clone(),
+                version: resource.version(),
+                message: message.to_owned(),
+            });
+        }
         self.pend(type_url, &name, Due { since: due.since, at: now, force: false });
     }
 
-    /// A rejection is over: the resource changed, or is not asked for.
+    /// When a rejected resource is tried again, less and less often. Only listeners are: what they are rejected for may
+    /// lie outside of what they say, such as an address that is in use.
+    fn retry(&self, type_url: TypeUrl, retries: u32, now: Instant) -> Retry {
+        if type_url != TypeUrl::Listener {
+            return Retry::Never;
+        }
+        let wait = self.settings.retry_after.saturating_mul(2_u32.saturating_pow(retries));
+        Retry::At(now + wait.min(self.settings.retry_at_least_every))
+    }
+
+    /// The client has accepted what it rejected before.
+    fn settle_accepted(&mut self, type_url: TypeUrl, name: &Arc<str>, version: Version) {
+        if self.channel(type_url).rejected.get(name).is_some_and(|rejection| rejection.version == version) {
+            self.settle(type_url, name);
+        }
+    }
+
+    /// A rejection is over: the resource changed, is accepted now, or is not asked for.
     pub(super) fn settle(&mut self, type_url: TypeUrl, name: &Arc<str>) {
         if self.channel_mut(type_url).rejected.remove(name).is_some() {
             self.events.push(Event::Settled { type_url, name: name.clone() });

@@ -41,6 +41,26 @@ pub(super) struct Wait {
     pub(super) deadline: Instant,
 }
 
+/// A resource that the client rejected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rejection {
+    pub(super) version: Version,
+    pub(super) retry: Retry,
+    /// How often it was tried again, in vain.
+    pub(super) retries: u32,
+}
+
+/// Whether a rejected resource is tried again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Retry {
+    /// Not before it changes.
+    Never,
+    /// Then.
+    At(Instant),
+    /// It is being tried.
+    Now,
+}
+
 /// One name in a response: a resource, or that there is none.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -121,16 +141,16 @@ pub(super) struct Channel {
     pub(super) was_suspect: bool,
     /// Sent in a response that was rejected as a whole: the client may hold them or not.
     pub(super) doubtful: HashMap<Arc<str>, Vec<Arc<Resource>>>,
-    /// Versions that the client rejected, until the resource changes.
-    pub(super) rejected: HashMap<Arc<str>, Version>,
+    /// What the client rejected, until the resource changes.
+    pub(super) rejected: HashMap<Arc<str>, Rejection>,
     /// The client waits for an answer, be it an empty one.
     pub(super) owed: bool,
 }
 
 impl Channel {
-    pub(super) fn new(type_url: TypeUrl) -> Self {
+    pub(super) fn new(type_url: TypeUrl, default_secret: Option<&'static str>) -> Self {
         Channel {
-            subscription: Subscription::new(type_url),
+            subscription: Subscription::new(type_url, default_secret),
             held: Resources::new(),
             foreign: HashSet::new(),
             pending: Pending::default(),

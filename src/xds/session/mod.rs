@@ -6,11 +6,11 @@
 //! - `request`: what the client asks. A subscription is always answered, be it by "there is none"; only in a stream's
 //!   first request of a type do the versions that the client names count as an answer.
 //! - `answer`: what the client accepts and rejects. The resources of a rejected response are sent again in smaller and
-//!   smaller parts, until the one that is rejected alone is found; that one goes back to what the client accepted last.
+//!   smaller parts, until the one that is rejected alone is found; that one goes back to what the client accepted last, else to a stand-in.
 //! - `send`: what goes next. Each name that may need something is looked at once, when its type has no response in
 //!   flight; so whatever happened to it in between is one update.
 //! - `order`: make before break. A resource waits until the clusters it requires are acknowledged; a cluster is
-//!   removed when nothing that the client holds requires it.
+//!   removed when nothing that the client holds requires it, and a route configuration when no scope names it.
 //!
 //! The state-of-the-world variant is the same machine. What it sends differs in form only: of a type with wildcard the
 //! whole set, held plus changed, and of the others no removals.
@@ -27,7 +27,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::channel::{ASKED, Channel, Due};
+use self::channel::{ASKED, Channel, Due, Retry};
 use self::order::Order;
 use super::message::{Protocol, Response};
 use super::snapshot::{Found, Resources};
@@ -38,14 +38,35 @@ use super::{Resource, Snapshot, TypeUrl, Version};
 pub struct Settings {
     /// How long a resource waits at most until the clusters it requires are acknowledged. Default: 10 s.
     pub cluster_wait: Duration,
+    /// The name of the `Secret` for server names without one of their own. Default: there is none.
+    pub default_secret: Option<&'static str>,
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
     /// 1,000.
     pub default_secret_names: usize,
+    /// The same for names that are served by the `Secret` of a wildcard, or by their own in another letter case. Apart from
+    /// those, so that a flood of any names takes no room from subdomains. Default: 10,000.
+    pub wildcard_secret_names: usize,
+    /// How long after its rejection a listener is sent again, since what it was rejected for may be over; twice as long
+    /// after each further time. Default: 1 s.
+    pub retry_after: Duration,
+    /// The longest time between two such tries. Default: 1 min.
+    pub retry_at_least_every: Duration,
+    /// Makes what is sent under a name of which the client rejects what there is and has accepted nothing before. It must
+    /// be something that no client rejects; without it the name is gone. Default: nothing.
+    pub stand_in: fn(TypeUrl, &str) -> Option<Resource>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000 }
+        Settings {
+            cluster_wait: Duration::from_secs(10),
+            default_secret: None,
+            default_secret_names: 1_000,
+            wildcard_secret_names: 10_000,
+            retry_after: Duration::from_secs(1),
+            retry_at_least_every: Duration::from_secs(60),
+            stand_in: |_, _| None,
+        }
     }
 }
 
@@ -64,7 +85,7 @@ pub enum Event {
         /// The client's words.
         message: String,
     },
-    /// The client rejects a resource: it holds the version it accepted last, or none.
+    /// The client rejects a resource: it holds the version it accepted last, else a stand-in or none.
     Rejected {
         /// The resource's type.
         type_url: TypeUrl,
@@ -75,7 +96,7 @@ pub enum Event {
         /// The client's words.
         message: String,
     },
-    /// A resource that was rejected has changed, is gone, or is no longer asked for.
+    /// A resource that was rejected has changed, is gone, is accepted after all, or is no longer asked for.
     Settled {
         /// The resource's type.
         type_url: TypeUrl,
@@ -123,12 +144,12 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
-    /// The client holds clusters of an earlier stream, so it may hold route configurations too.
+    /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
     resumed: bool,
-    /// Until when its first request for route configurations is awaited, before a cluster goes.
-    routes_awaited: Option<Instant>,
-    /// Whether a removal of a cluster waits for that.
-    awaits_routes: bool,
+    /// Until when its first requests for what refers to these are awaited, before one of them goes.
+    users_awaited: Option<Instant>,
+    /// Whether a removal waits for that.
+    awaits_users: bool,
     responses: u64,
     events: Vec<Event>,
 }
@@ -136,16 +157,17 @@ pub struct Session {
 impl Session {
     /// A stream that was opened just now.
     pub fn new(protocol: Protocol, settings: Settings, snapshot: Arc<Snapshot>, now: Instant) -> Self {
-        let routes_awaited = Some(now + settings.cluster_wait);
+        let default_secret = settings.default_secret;
+        let users_awaited = Some(now + settings.cluster_wait);
         Session {
             protocol,
             settings,
             snapshot,
-            channels: TypeUrl::ALL.map(Channel::new),
+            channels: TypeUrl::ALL.map(|type_url| Channel::new(type_url, default_secret)),
             order: Order::default(),
             resumed: false,
-            routes_awaited,
-            awaits_routes: false,
+            users_awaited,
+            awaits_users: false,
             responses: 0,
             events: Vec::new(),
         }
@@ -170,16 +192,17 @@ impl Session {
         for (type_url, name) in self.order.overdue(now) {
             self.look_again(type_url, &name, now);
         }
-        if self.routes_awaited.is_some_and(|at| at <= now) {
-            self.routes_awaited = None;
-            self.recheck_cluster_removals(now);
+        if self.users_awaited.is_some_and(|at| at <= now) {
+            self.users_awaited = None;
+            self.recheck_removals(now);
         }
+        self.retry_rejected(now);
         self.flush(now)
     }
 
     /// When [`on_deadline`](Self::on_deadline) is to be called, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.order.next_deadline().into_iter().chain(self.routes_awaited).min()
+        self.order.next_deadline().into_iter().chain(self.users_awaited).chain(self.next_retry()).min()
     }
 
     /// What happened since the last call.
@@ -217,6 +240,28 @@ impl Session {
         &self.channel(type_url).held
     }
 
+    /// When a rejected listener is tried again; there are few listeners.
+    fn next_retry(&self) -> Option<Instant> {
+        let rejected = self.channel(TypeUrl::Listener).rejected.values();
+        rejected
+            .filter_map(|rejection| if let Retry::At(at) = rejection.retry { Some(at) } else { None })
+            .min()
+    }
+
+    fn retry_rejected(&mut self, now: Instant) {
+        let rejected = &mut self.channel_mut(TypeUrl::Listener).rejected;
+        let mut names = Vec::new();
+        for (name, rejection) in rejected.iter_mut() {
+            if matches!(rejection.retry, Retry::At(at) if at <= now) {
+                rejection.retry = Retry::Now;
+                names.push(name.clone());
+            }
+        }
+        for name in names {
+            self.look_again(TypeUrl::Listener, &name, now);
+        }
+    }
+
     fn channel(&self, type_url: TypeUrl) -> &Channel {
         &self.channels[type_url as usize]
     }
@@ -225,19 +270,19 @@ impl Session {
         &mut self.channels[type_url as usize]
     }
 
-    /// The resource that there is for a name, but for those that [`Settings::default_secret_names`] keeps out.
+    /// The resource that there is for a name, but for names of `Secret`s past the bounds of [`Settings`]: that there is
+    /// none fails the handshake, and frees what the client keeps of a name that somebody made up.
     fn target(&mut self, type_url: TypeUrl, name: &Arc<str>) -> Option<Arc<Resource>> {
-        let (resource, found) = match self.snapshot.find(type_url, name) {
+        let (resource, found) = match self.snapshot.find(type_url, name, self.settings.default_secret) {
             Some((resource, found)) => (Some(resource.clone()), Some(found)),
             None => (None, None),
         };
-        let limit = self.settings.default_secret_names;
+        let limit = match found {
+            Some(Found::Default) => self.settings.default_secret_names,
+            _ => self.settings.wildcard_secret_names,
+        };
         let subscription = &mut self.channels[type_url as usize].subscription;
-        if found == Some(Found::Default) {
-            return resource.filter(|_| subscription.admit_default(name, limit));
-        }
-        subscription.leave_default(name);
-        resource
+        resource.filter(|_| subscription.admit(name, found, limit))
     }
 
     /// Notes that the snapshot's resource of this name changed.
@@ -289,11 +334,12 @@ impl Session {
         self.pend(type_url, name, Due { since: ASKED, at: now, force: false });
     }
 
-    /// Counts a resource out that the client no longer holds; clusters that only it used may go now.
+    /// Counts a resource out that the client no longer holds; what only it used may go now.
     fn release(&mut self, resource: &Resource, now: Instant) {
-        for cluster in self.order.release(resource) {
-            if self.channel(TypeUrl::Cluster).deferred.contains(&cluster) {
-                self.look_again(TypeUrl::Cluster, &cluster, now);
+        let type_url = resource.type_url().requires();
+        for name in self.order.release(resource) {
+            if self.channel(type_url).deferred.contains(&name) {
+                self.look_again(type_url, &name, now);
             }
         }
     }
@@ -304,26 +350,31 @@ impl Session {
         }
     }
 
-    /// Whether every route configuration that the client holds is one that we know. While it may hold others, from an
-    /// earlier stream, any cluster may be in use.
-    fn knows_routes(&self) -> bool {
-        let routes = self.channel(TypeUrl::RouteConfiguration);
-        if routes.subscription.asked {
-            routes.foreign.is_empty()
+    /// Whether everything that the client holds and that may refer to resources of a type is known. While it may hold
+    /// more, from an earlier stream, any of them may be in use.
+    fn knows_users(&self, type_url: TypeUrl) -> bool {
+        let Some(users) = type_url.required_by().map(|users| self.channel(users)) else { return true };
+        if users.subscription.asked {
+            users.foreign.is_empty()
         } else {
-            !self.resumed || self.routes_awaited.is_none()
+            !self.resumed || self.users_awaited.is_none()
         }
     }
 
-    /// Looks again at removals of clusters that waited until all route configurations are known.
-    fn recheck_cluster_removals(&mut self, now: Instant) {
-        if !self.awaits_routes || !self.knows_routes() {
+    /// Looks again at removals that waited until everything that may refer to them is known.
+    fn recheck_removals(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.awaits_users) {
             return;
         }
-        self.awaits_routes = false;
-        let names: Vec<_> = self.channel(TypeUrl::Cluster).deferred.iter().cloned().collect();
-        for name in names {
-            self.look_again(TypeUrl::Cluster, &name, now);
+        for type_url in TypeUrl::ALL.into_iter().filter(|type_url| type_url.required_by().is_some()) {
+            if !self.knows_users(type_url) {
+                self.awaits_users = true;
+                continue;
+            }
+            let names: Vec<_> = self.channel(type_url).deferred.iter().cloned().collect();
+            for name in names {
+                self.look_again(type_url, &name, now);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Make before break: who waits for which cluster, and who still uses it.
+//! Make before break: who waits for which cluster, and who still uses which cluster and route configuration.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::channel::{ASKED, Wait};
 use crate::xds::{Resource, TypeUrl};
 
-/// References from a stream's resources to its clusters.
+/// References from a stream's resources to others.
 #[derive(Default)]
 pub(super) struct Order {
-    /// How many resources, that the client holds or may hold, use a cluster.
-    uses: HashMap<Arc<str>, u32>,
+    /// By type: how many resources, that the client holds or may hold, use another one.
+    uses: [HashMap<Arc<str>, u32>; TypeUrl::COUNT],
     /// What waits for a cluster. Each waits for one at a time: the first that it lacks.
     waiters: HashMap<Arc<str>, BTreeSet<(TypeUrl, Arc<str>)>>,
     /// When waiting ends.
@@ -22,28 +22,30 @@ pub(super) struct Order {
 
 impl Order {
     pub(super) fn add(&mut self, resource: &Resource) {
-        for cluster in resource.requires() {
-            *self.uses.entry(cluster.clone()).or_default() += 1;
+        let uses = &mut self.uses[resource.type_url().requires() as usize];
+        for name in resource.requires() {
+            *uses.entry(name.clone()).or_default() += 1;
         }
     }
 
-    /// Takes back [`add`](Self::add); returns the clusters that nothing uses any more.
+    /// Takes back [`add`](Self::add); returns what nothing uses any more, of the type that the resource refers to.
     pub(super) fn release(&mut self, resource: &Resource) -> Vec<Arc<str>> {
         let mut unused = Vec::new();
-        for cluster in resource.requires() {
-            if let Some(count) = self.uses.get_mut(cluster) {
+        let uses = &mut self.uses[resource.type_url().requires() as usize];
+        for name in resource.requires() {
+            if let Some(count) = uses.get_mut(name) {
                 *count -= 1;
                 if *count == 0 {
-                    self.uses.remove(cluster);
-                    unused.push(cluster.clone());
+                    uses.remove(name);
+                    unused.push(name.clone());
                 }
             }
         }
         unused
     }
 
-    pub(super) fn is_used(&self, cluster: &str) -> bool {
-        self.uses.contains_key(cluster)
+    pub(super) fn is_used(&self, type_url: TypeUrl, name: &str) -> bool {
+        self.uses[type_url as usize].contains_key(name)
     }
 
     pub(super) fn wait(&mut self, type_url: TypeUrl, name: &Arc<str>, wait: &Wait) {

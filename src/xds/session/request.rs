@@ -27,8 +27,8 @@ impl Session {
             }
             Ask::Sotw { names } => self.on_names(type_url, names, now),
         }
-        if type_url == TypeUrl::RouteConfiguration {
-            self.recheck_cluster_removals(now);
+        if type_url.requires().required_by() == Some(type_url) {
+            self.recheck_removals(now);
         }
         let responses = self.flush(now);
         self.share(type_url);
@@ -66,7 +66,7 @@ impl Session {
             self.subscribe_wildcard(type_url, now);
         }
         if first {
-            self.resumed |= type_url == TypeUrl::Cluster && !initial_versions.is_empty();
+            self.resumed |= type_url.required_by().is_some() && !initial_versions.is_empty();
             for (name, version) in initial_versions {
                 self.claim(type_url, &name, &version, now);
             }

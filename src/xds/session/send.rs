@@ -7,7 +7,7 @@ use std::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Session;
-use super::channel::{ASKED, Due, Entry, Flight, Wait};
+use super::channel::{ASKED, Due, Entry, Flight, Rejection, Retry, Wait};
 use crate::xds::message::{Protocol, Response};
 use crate::xds::snapshot::Resources;
 use crate::xds::{Resource, TypeUrl};
@@ -79,7 +79,7 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
-                self.awaits_routes |= type_url == TypeUrl::Cluster && !self.knows_routes();
+                self.awaits_users |= !self.knows_users(type_url);
                 self.channel_mut(type_url).deferred.insert(name);
             }
             Verdict::Nothing => {}
@@ -91,16 +91,19 @@ impl Session {
             return Verdict::Nothing;
         }
         let target = self.target(type_url, name);
-        let rejected = self.channel(type_url).rejected.get(name).copied();
-        let is_rejected = rejected.is_some() && target.as_ref().map(|r| r.version()) == rejected;
-        if rejected.is_some() && !is_rejected {
+        let rejection = self.channel(type_url).rejected.get(name).copied();
+        let is_same =
+            |rejection: Rejection| target.as_ref().is_some_and(|r| r.version() == rejection.version);
+        if rejection.is_some_and(|rejection| !is_same(rejection)) {
             self.settle(type_url, name);
         }
+        let is_rejected =
+            rejection.is_some_and(|rejection| is_same(rejection) && rejection.retry != Retry::Now);
         let channel = self.channel(type_url);
         let held = channel.held.get(name);
         let must = due.force || channel.doubtful.contains_key(name);
         let is_foreign = channel.foreign.contains(name);
-        match if is_rejected { held.cloned() } else { target } {
+        match if is_rejected { self.instead(type_url, name) } else { target } {
             Some(resource) => {
                 let is_held = held.is_some_and(|held| held.version() == resource.version());
                 if is_held && !must {
@@ -110,7 +113,6 @@ impl Session {
                 let missing = if may_wait { self.missing_cluster(&resource) } else { None };
                 missing.map_or(Verdict::Send(Some(resource)), Verdict::Wait)
             }
-            // It holds a version of an earlier stream, which it did not reject.
             None if is_rejected && is_foreign => Verdict::Nothing,
             None if held.is_none() && !is_foreign && !must => Verdict::Nothing,
             // There are no words for it: the client keeps the resource until it wants it no longer.
@@ -118,6 +120,19 @@ impl Session {
             None if !due.force && self.must_outlive_others(type_url, name) => Verdict::Defer,
             None => Verdict::Send(None),
         }
+    }
+
+    /// What there is in place of a rejected resource: what the client accepted last, else a stand-in.
+    fn instead(&self, type_url: TypeUrl, name: &str) -> Option<Arc<Resource>> {
+        let channel = self.channel(type_url);
+        if let Some(held) = channel.held.get(name) {
+            return Some(held.clone());
+        }
+        // It holds a version of an earlier stream, which it did not reject.
+        if channel.foreign.contains(name) {
+            return None;
+        }
+        (self.settings.stand_in)(type_url, name).map(Arc::new)
     }
 
     /// The first cluster that a resource refers to and that the client wants but has not accepted yet.
@@ -131,6 +146,9 @@ impl Session {
             clusters.subscription.covers(cluster)
                 && (!clusters.held.contains_key(*cluster) || is_leaving(cluster))
         };
+        if resource.type_url().requires() != TypeUrl::Cluster {
+            return None;
+        }
         resource.requires().iter().find(is_missing).cloned()
     }
 
@@ -138,7 +156,12 @@ impl Session {
     fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
-            TypeUrl::Cluster => self.order.is_used(name) || !self.knows_routes(),
+            TypeUrl::Cluster => self.order.is_used(type_url, name) || !self.knows_users(type_url),
+            // One that was never accepted is of no use to a scope; the client waits for the word that there is none.
+            TypeUrl::RouteConfiguration => {
+                self.channel(type_url).has(name)
+                    && (self.order.is_used(type_url, name) || !self.knows_users(type_url))
+            }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
                 self.channel(type_url).has(name)

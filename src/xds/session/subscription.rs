@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::xds::TypeUrl;
 use crate::xds::resource::lower_case;
-use crate::xds::snapshot::{DEFAULT_SECRET, is_server_name, wildcard_of};
+use crate::xds::snapshot::{Found, is_server_name, wildcard_of};
 
 /// The names that a client subscribed to, and whether it wants all others too.
 #[derive(Default)]
@@ -18,12 +18,13 @@ pub(super) struct Subscription {
     names: HashSet<Arc<str>>,
     /// Of `Secret`s only.
     hosts: Option<Hosts>,
+    default_secret: Option<&'static str>,
 }
 
 impl Subscription {
-    pub(super) fn new(type_url: TypeUrl) -> Self {
+    pub(super) fn new(type_url: TypeUrl, default_secret: Option<&'static str>) -> Self {
         let hosts = (type_url == TypeUrl::Secret).then(Hosts::default);
-        Subscription { hosts, ..Default::default() }
+        Subscription { hosts, default_secret, ..Default::default() }
     }
 
     /// Whether the client wants the resource.
@@ -61,27 +62,27 @@ impl Subscription {
         }
         if let Some(hosts) = &self.hosts {
             touched.extend(hosts.by_key.get(name).into_iter().flatten().cloned());
-            if &**name == DEFAULT_SECRET {
+            if Some(&**name) == self.default_secret {
                 touched.extend(self.names.iter().filter(|n| is_server_name(n)).cloned());
             }
         }
         touched
     }
 
-    /// Whether one more name may be served by the default `Secret`. A name that is served stays so.
-    pub(super) fn admit_default(&mut self, name: &Arc<str>, limit: usize) -> bool {
+    /// Whether a name may be served by what was found: its own `Secret`, or one that it shares with at most so many. A
+    /// name that is served stays so, until it is served by another one or the client gives it up.
+    pub(super) fn admit(&mut self, name: &Arc<str>, found: Option<Found>, limit: usize) -> bool {
         let Some(hosts) = &mut self.hosts else { return true };
-        if hosts.by_default.contains(name) {
-            return true;
-        }
-        hosts.by_default.len() < limit && hosts.by_default.insert(name.clone())
-    }
-
-    /// Notes that a name is not served by the default `Secret`.
-    pub(super) fn leave_default(&mut self, name: &str) {
-        if let Some(hosts) = &mut self.hosts {
-            hosts.by_default.remove(name);
-        }
+        let (shares, other) = match found {
+            None | Some(Found::Exact) => {
+                hosts.leave(name);
+                return true;
+            }
+            Some(Found::OtherCase | Found::Wildcard) => (&mut hosts.by_wildcard, &mut hosts.by_default),
+            Some(Found::Default) => (&mut hosts.by_default, &mut hosts.by_wildcard),
+        };
+        other.remove(name);
+        shares.contains(name) || (shares.len() < limit && shares.insert(name.clone()))
     }
 }
 
@@ -90,6 +91,8 @@ impl Subscription {
 struct Hosts {
     /// By wildcard, and by lower-cased name if that is another one.
     by_key: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Served by the `Secret` of a wildcard, or of the name in other letter case.
+    by_wildcard: HashSet<Arc<str>>,
     /// Served by the default `Secret`.
     by_default: HashSet<Arc<str>>,
 }
@@ -110,6 +113,12 @@ impl Hosts {
                 }
             }
         }
+        self.leave(name);
+    }
+
+    /// A name shares no `Secret` any more.
+    fn leave(&mut self, name: &str) {
+        self.by_wildcard.remove(name);
         self.by_default.remove(name);
     }
 }

@@ -11,6 +11,8 @@ use crate::xds::{Resource, TypeUrl, Version};
 
 /// Forms that a resource of one name can have; the last is one that Envoy refuses.
 pub(super) const FORMS: u64 = 4;
+/// The form of a stand-in, which is never refused and requires nothing.
+const STAND_IN: u64 = 9;
 
 /// Cluster names.
 pub(super) const CLUSTERS: [&str; 4] = ["c0", "c1", "c2", "c3"];
@@ -46,12 +48,22 @@ pub(super) fn is_refused(version: u64) -> bool {
     version % 10 == FORMS - 1
 }
 
-/// Which clusters a version of a route configuration refers to.
+/// What the session sends in place of a route configuration that was never accepted.
+pub(super) fn stand_in(type_url: TypeUrl, name: &str) -> Option<Resource> {
+    let version = || Version(version(type_url, name, STAND_IN));
+    (type_url == TypeUrl::RouteConfiguration).then(|| Resource::from_bytes(type_url, name, version(), b""))
+}
+
+/// Which clusters a version of a route configuration refers to, or which route configuration one of a scope.
 pub(super) fn requires(version: u64) -> Vec<&'static str> {
-    if version / 1000 != TypeUrl::RouteConfiguration as u64 {
+    let (name, form) = (version / 10 % 100, version % 10);
+    if version / 1000 == TypeUrl::ScopedRouteConfiguration as u64 {
+        let routes = universe(TypeUrl::RouteConfiguration);
+        return vec![routes[(name + form) as usize % routes.len()]];
+    }
+    if version / 1000 != TypeUrl::RouteConfiguration as u64 || form == STAND_IN {
         return Vec::new();
     }
-    let (name, form) = (version / 10 % 100, version % 10);
     let mut clusters = vec![CLUSTERS[(name + form) as usize % CLUSTERS.len()]];
     if form % 2 == 1 {
         clusters.push(CLUSTERS[(name + 2 * form + 1) as usize % CLUSTERS.len()]);
@@ -286,7 +298,7 @@ impl Client {
 
     fn take(&mut self, type_url: TypeUrl, name: &str, version: u64) {
         let before = self.kind(type_url).view.insert(name.to_owned(), version);
-        if self.strict && before != Some(version) {
+        if self.strict && before != Some(version) && type_url == TypeUrl::RouteConfiguration {
             for cluster in requires(version) {
                 let clusters = &self.kinds[TypeUrl::Cluster as usize].view;
                 assert!(clusters.contains_key(cluster), "{name}@{version} came before its cluster {cluster}");
@@ -315,11 +327,13 @@ impl Client {
         // A set cannot hold the unknown form of a cluster that is refused now, so it is lost with the stream; nor one
         // that the client may have taken or not, and that a route was sent without, for want of patience.
         let lost = self.protocol == Protocol::Sotw && (self.reconnected || !self.strict) || self.unheard;
-        if type_url != TypeUrl::Cluster || lost {
-            return;
-        }
-        for (route, version) in &self.kinds[TypeUrl::RouteConfiguration as usize].view {
-            assert!(!requires(*version).contains(&gone), "{gone} went while {route}@{version} requires it");
+        let users = match type_url {
+            TypeUrl::Cluster => TypeUrl::RouteConfiguration,
+            TypeUrl::RouteConfiguration => TypeUrl::ScopedRouteConfiguration,
+            _ => return,
+        };
+        for (user, version) in self.kinds[users as usize].view.iter().filter(|_| !lost) {
+            assert!(!requires(*version).contains(&gone), "{gone} went while {user}@{version} requires it");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::client::{Client, FORMS, askable, is_refused, requires, resource, universe};
+use super::client::{Client, FORMS, askable, is_refused, requires, resource, stand_in, universe};
 use crate::xds::message::{Ask, Protocol, Request, Response};
 use crate::xds::session::{Session, Settings};
 use crate::xds::{Snapshot, TypeUrl, Update};
@@ -67,7 +67,12 @@ struct World {
 }
 
 fn settings() -> Settings {
-    Settings { cluster_wait: Duration::from_secs(10), default_secret_names: 1_000 }
+    Settings {
+        cluster_wait: Duration::from_secs(10),
+        default_secret: Some("*"),
+        stand_in,
+        ..Settings::default()
+    }
 }
 
 impl World {
@@ -181,7 +186,7 @@ impl World {
         if self.session.next_deadline().is_some_and(|at| at <= self.now) {
             let responses = self.session.on_deadline(self.now);
             let routes = self.session.channel(TypeUrl::RouteConfiguration);
-            self.client.unheard |= self.session.routes_awaited.is_none() && !routes.subscription.asked;
+            self.client.unheard |= self.session.users_awaited.is_none() && !routes.subscription.asked;
             self.send(responses);
         }
     }
@@ -201,7 +206,7 @@ impl World {
                 self.read_request();
             } else if !self.client.inbox.is_empty() {
                 self.client.receive(round);
-            } else if self.session.next_deadline().is_some() {
+            } else if self.session.order.next_deadline().or(self.session.users_awaited).is_some() {
                 self.wait(Duration::from_secs(11));
             } else {
                 break;
@@ -232,8 +237,12 @@ impl World {
     }
 
     fn check_name(&self, type_url: TypeUrl, name: &str, has: Option<u64>) {
-        let target = self.snapshot.find(type_url, name).map(|(r, _)| r.version().0);
+        let target = self.snapshot.find(type_url, name, Some("*")).map(|(r, _)| r.version().0);
         let fine = match target {
+            // Requests to a host without routes would wait.
+            Some(target) if is_refused(target) && type_url == TypeUrl::RouteConfiguration => {
+                has.is_some_and(|has| !is_refused(has))
+            }
             Some(target) if is_refused(target) => has.is_none_or(|has| !is_refused(has)),
             Some(target) => has == Some(target),
             None if has.is_none() => true,
@@ -241,6 +250,7 @@ impl World {
             None if self.protocol == Protocol::Sotw && !type_url.has_wildcard() => true,
             None if type_url == TypeUrl::Cluster => self.is_in_use(name),
             None if type_url == TypeUrl::ClusterLoadAssignment => self.is_in_use(name),
+            None if type_url == TypeUrl::RouteConfiguration => self.is_named_by_a_scope(name),
             None => false,
         };
         assert!(fine, "{type_url} {name}: has {has:?}, should have {target:?}");
@@ -250,8 +260,15 @@ impl World {
         let routes = &self.client.kinds[TypeUrl::RouteConfiguration as usize].view;
         let rejects_some = !self.session.channel(TypeUrl::RouteConfiguration).rejected.is_empty();
         // A form that the client may have taken before it went, which cannot be told.
-        let in_doubt = self.protocol == Protocol::Sotw && self.session.order.is_used(cluster);
+        let in_doubt =
+            self.protocol == Protocol::Sotw && self.session.order.is_used(TypeUrl::Cluster, cluster);
         routes.values().any(|v| requires(*v).contains(&cluster)) || rejects_some || in_doubt
+    }
+
+    fn is_named_by_a_scope(&self, routes: &str) -> bool {
+        let scopes = &self.client.kinds[TypeUrl::ScopedRouteConfiguration as usize].view;
+        let rejects_some = !self.session.channel(TypeUrl::ScopedRouteConfiguration).rejected.is_empty();
+        scopes.values().any(|v| requires(*v).contains(&routes)) || rejects_some
     }
 
     /// What the server believes is true.

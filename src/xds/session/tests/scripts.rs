@@ -14,6 +14,8 @@
 //! ! rejected C/a@2               something that is reported, in order, since the last such line
 //! ```
 //!
+//! A route configuration that is rejected, and none was accepted before, has a stand-in at version 503.
+//!
 //! Types: E endpoints, C clusters, S secrets, X extension configurations, L listeners, R route configurations, P scopes.
 
 use std::collections::HashMap;
@@ -41,7 +43,13 @@ struct Play {
 
 impl Play {
     fn new(protocol: Protocol) -> Self {
-        let settings = Settings { default_secret_names: 2, ..Settings::default() };
+        let settings = Settings {
+            default_secret: Some("*"),
+            default_secret_names: 2,
+            wildcard_secret_names: 3,
+            stand_in,
+            ..Settings::default()
+        };
         let (now, snapshot) = (Instant::now(), Arc::new(Snapshot::empty()));
         let session = Session::new(protocol, settings.clone(), snapshot.clone(), now);
         Play { protocol, settings, now, snapshot, session, last: HashMap::new() }
@@ -89,6 +97,10 @@ impl Play {
         };
         self.session.on_request(Request { type_url, nonce, error, ask }, self.now)
     }
+}
+
+fn stand_in(type_url: TypeUrl, name: &str) -> Option<Resource> {
+    (type_url == TypeUrl::RouteConfiguration).then(|| Resource::from_bytes(type_url, name, Version(503), b""))
 }
 
 fn claim(word: &str) -> (String, String) {

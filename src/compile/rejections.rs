@@ -1,0 +1,111 @@
+//! What Envoys reject, told to whoever can mend it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Compiler, Published};
+use crate::model::{Action, Endpoints, Host, Route, SecretRef};
+use crate::translate::{self, names};
+use crate::values::{Findings, Kind, ObjectKey};
+use crate::xds::TypeUrl;
+
+impl Compiler {
+    /// Takes in what Envoys reject now, as type, name and Envoy's message: the objects behind it are told so. What no
+    /// object is behind, such as a listener, is said of the ConfigMap with the global settings.
+    pub fn reject<'a>(&mut self, rejected: impl Iterator<Item = (TypeUrl, &'a str, &'a str)>) -> &Published {
+        let mut makers = BTreeSet::new();
+        for (type_url, name, message) in rejected {
+            let maker = format!("rejected {type_url} {name}");
+            let mut findings = Findings::default();
+            for object in self.origins(type_url, name) {
+                findings.error(&object, "", "RejectedByEnvoy", explain(type_url, name, message));
+            }
+            self.ledger.set(&maker, findings.into_vec());
+            makers.insert(maker);
+        }
+        for maker in self.rejections.difference(&makers) {
+            self.ledger.set(maker, Vec::new());
+        }
+        self.rejections = makers;
+        self.published.findings = self.ledger.published();
+        &self.published
+    }
+
+    /// The objects behind a resource.
+    fn origins(&self, type_url: TypeUrl, name: &str) -> BTreeSet<ObjectKey> {
+        let mut objects = match type_url {
+            TypeUrl::RouteConfiguration => self.objects_of(translate::route::host_of(name)),
+            TypeUrl::ScopedRouteConfiguration => self.objects_of(translate::scope::host_of(name)),
+            TypeUrl::Cluster => self.objects_with(name),
+            TypeUrl::ClusterLoadAssignment => self.service_of(name).into_iter().collect(),
+            TypeUrl::Secret => self.objects_of_secret(name),
+            TypeUrl::Listener | TypeUrl::TypedExtensionConfig => BTreeSet::new(),
+        };
+        if objects.is_empty() {
+            let (namespace, name) = &self.settings.config_map;
+            objects.insert(ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str()));
+        }
+        objects
+    }
+
+    fn objects_of(&self, host: &str) -> BTreeSet<ObjectKey> {
+        let host = self.published.hosts.get(host);
+        host.into_iter().flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect()
+    }
+
+    /// The objects with a route to a cluster.
+    fn objects_with(&self, cluster: &str) -> BTreeSet<ObjectKey> {
+        let hosts = self.references.backends.users(cluster).filter_map(|host| self.published.hosts.get(host));
+        hosts.flat_map(|host| routes_to(host, cluster)).map(|route| route.origin.object.clone()).collect()
+    }
+
+    fn service_of(&self, cluster: &str) -> Option<ObjectKey> {
+        match &self.references.backends.get(cluster)?.endpoints {
+            Endpoints::Service(key) => {
+                Some(ObjectKey::new(Kind::Service, key.namespace.clone(), key.service.clone()))
+            }
+            Endpoints::Dns { .. } => None,
+        }
+    }
+
+    /// The Secret whose certificate serves a server name, and the object that named it for the host.
+    fn objects_of_secret(&self, asked: &str) -> BTreeSet<ObjectKey> {
+        let key =
+            |secret: &SecretRef| ObjectKey::new(Kind::Secret, secret.namespace.clone(), secret.name.clone());
+        let Some((resource, _)) =
+            self.published.snapshot.find(TypeUrl::Secret, asked, Some(names::DEFAULT_SECRET))
+        else {
+            return BTreeSet::new();
+        };
+        if &**resource.name() == names::DEFAULT_SECRET {
+            let configured = self.settings.default_ssl_certificate.iter();
+            return configured
+                .map(|(namespace, name)| ObjectKey::new(Kind::Secret, namespace.as_str(), name.as_str()))
+                .collect();
+        }
+        let host: Option<&Arc<Host>> = self.published.hosts.get(&**resource.name());
+        let certificates = host.into_iter().flat_map(|host| &host.certificate);
+        certificates.flat_map(|setting| [key(&setting.value), setting.origin.object.clone()]).collect()
+    }
+}
+
+fn routes_to<'h>(host: &'h Host, cluster: &str) -> impl Iterator<Item = &'h Route> + use<'h> {
+    let index = host.backends.iter().position(|backend| &*backend.name == cluster);
+    host.routes.iter().filter(move |route| {
+        let forwards = match &route.action {
+            Action::Forward(destinations) => {
+                destinations.iter().any(|destination| Some(destination.backend) == index)
+            }
+            Action::Answer(_) => false,
+        };
+        forwards || route.mirrors.iter().any(|mirror| Some(mirror.backend) == index)
+    })
+}
+
+fn explain(type_url: TypeUrl, name: &str, message: &str) -> String {
+    let instead = match type_url {
+        TypeUrl::RouteConfiguration => "the last accepted form still serves, or 503 where there is none",
+        _ => "the last accepted form still serves, if there is one",
+    };
+    format!("Envoy rejected what this became ({type_url} {name}): {message}; {instead}")
+}
