@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 
-use super::backend::{self, Port, Upstream};
+use super::backend::{self, PORT_FORM, Port, Upstream, port_number};
 use super::draft::Draft;
 use super::{Group, canary, class, limits, tls};
 use crate::features::backend_protocol::Protocol;
@@ -65,7 +65,7 @@ impl Location<'_> {
         let at = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
         let port = match service.port.as_ref() {
             Some(port) => match (port.number, port.name.as_deref()) {
-                (Some(number), _) => Port::Number(u16::try_from(number).unwrap_or_default()),
+                (Some(number), _) => Port::Number(checked_number(draft, &at, number)?),
                 (None, Some(name)) => Port::Name(name),
                 (None, None) => Port::Only,
             },
@@ -83,6 +83,16 @@ impl Location<'_> {
         };
         backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
     }
+}
+
+/// The number of a backend's port. None, with a finding, if it is not one.
+fn checked_number(draft: &mut Draft<'_>, at: &Origin, number: i32) -> Option<u16> {
+    let checked = port_number(number);
+    if checked.is_none() {
+        let message = format!("{number} is not {PORT_FORM}; requests are answered 503");
+        draft.findings.error(&at.object, format!("{}.port.number", at.field), "InvalidPort", message);
+    }
+    checked
 }
 
 /// The routes that a host's Ingresses make.
