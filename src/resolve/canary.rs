@@ -3,6 +3,8 @@
 //! ingress-nginx hangs a canary on the main *Service*, so it also acts on other hosts and paths of that Service, and
 //! across namespaces. Here it acts on the host and path that it names, within its namespace.
 
+use std::collections::{HashMap, HashSet};
+
 use super::backend;
 use super::draft::Draft;
 use super::ingress::{Location, Source};
@@ -18,38 +20,51 @@ pub(crate) struct Alternative<'a> {
     pub(crate) backend: usize,
 }
 
-/// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
-pub(crate) fn find<'a>(
-    draft: &mut Draft<'_>,
-    main: &Location<'_>,
-    main_backend: usize,
-    canaries: &'a [Location<'a>],
-) -> Option<Alternative<'a>> {
-    let found = canaries.iter().find(|location| {
-        location.is_same_path(main) && location.source.key.namespace == main.source.key.namespace
-    })?;
-    let canary = found.source.policies.canary.as_ref()?;
-    let backend = found.backend(draft)?;
-    (backend != main_backend && backend::has_endpoints(draft, backend))
-        .then_some(Alternative { canary, backend })
-}
+/// The paths of a host's canaries, by namespace and place; the oldest of each.
+#[derive(Debug, Default)]
+pub(crate) struct Canaries<'a>(HashMap<(&'a str, (&'a str, bool)), &'a Location<'a>>);
 
-/// Says which canary paths take part in nothing.
-pub(crate) fn check(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &[Location<'_>]) {
-    for (index, canary) in canaries.iter().enumerate() {
-        let key = canary.source.key;
-        let same =
-            |other: &&Location<'_>| other.is_same_path(canary) && other.source.key.namespace == key.namespace;
-        if let Some(earlier) = canaries[..index].iter().find(same) {
-            let message = format!("{} is older and the canary of this path already", earlier.source.key);
-            draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
-        } else if !mains.iter().any(|main| same(&main)) {
-            let message = format!(
-                "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
-                key.namespace, draft.host, canary.path
-            );
-            draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
+impl<'a> Canaries<'a> {
+    /// Takes the canaries' locations, oldest first, and says which of them take part in nothing.
+    pub(crate) fn new(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &'a [Location<'a>]) -> Self {
+        if canaries.is_empty() {
+            return Self::default();
         }
+        let mains: HashSet<_> =
+            mains.iter().map(|main| (&*main.source.key.namespace, main.place())).collect();
+        let mut this = Self::default();
+        for canary in canaries {
+            let key = canary.source.key;
+            let place = (&*key.namespace, canary.place());
+            if let Some(earlier) = this.0.get(&place) {
+                let message = format!("{} is older and the canary of this path already", earlier.source.key);
+                draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
+                continue;
+            }
+            if !mains.contains(&place) {
+                let message = format!(
+                    "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
+                    key.namespace, draft.host, canary.path
+                );
+                draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
+            }
+            this.0.insert(place, canary);
+        }
+        this
+    }
+
+    /// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
+    pub(crate) fn find(
+        &self,
+        draft: &mut Draft<'_>,
+        main: &Location<'_>,
+        main_backend: usize,
+    ) -> Option<Alternative<'a>> {
+        let found = self.0.get(&(&*main.source.key.namespace, main.place()))?;
+        let canary = found.source.policies.canary.as_ref()?;
+        let backend = found.backend(draft)?;
+        (backend != main_backend && backend::has_endpoints(draft, backend))
+            .then_some(Alternative { canary, backend })
     }
 }
 
