@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
 use super::backend::{PORT_FORM, port_number};
 use crate::model::{Endpoint, EndpointSet, EndpointSetKey, Health};
-use crate::store::View;
+use crate::store::{View, is_ready};
 use crate::values::{Findings, Kind, ObjectKey};
 
 /// The endpoints of a Service port, over all of its slices; empty if there is no such Service or port.
@@ -79,14 +79,12 @@ fn object(slice: &EndpointSlice) -> ObjectKey {
     ObjectKey::new(Kind::EndpointSlice, namespace, metadata.name.as_deref().unwrap_or_default())
 }
 
-/// None for endpoints that get nothing. Conditions that are not given are unknown, which the API says to read as ready.
+/// None for endpoints that get nothing.
 fn health(endpoint: &SliceEndpoint) -> Option<Health> {
-    let Some(conditions) = &endpoint.conditions else { return Some(Health::Ready) };
-    let terminating = conditions.terminating.unwrap_or(false);
-    let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
-    match conditions.ready.unwrap_or(!terminating) {
-        true => Some(Health::Ready),
-        false if terminating && serving => Some(Health::Draining),
-        false => None,
+    if is_ready(endpoint) {
+        return Some(Health::Ready);
     }
+    let conditions = endpoint.conditions.as_ref()?;
+    let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
+    (conditions.terminating == Some(true) && serving).then_some(Health::Draining)
 }

@@ -4,6 +4,7 @@ mod index;
 mod object;
 mod view;
 
+pub(crate) use index::is_ready;
 pub use object::{Object, Stored};
 pub use view::{Read, View};
 
