@@ -9,7 +9,7 @@ use super::backend;
 use super::draft::Draft;
 use super::ingress::{Location, Source};
 use crate::features::canary::{Canary, HeaderRule};
-use crate::model::route::exact;
+use crate::model::route::{Variant, exact};
 use crate::model::{Action, Destination, Match, Route};
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 
@@ -74,7 +74,7 @@ pub(crate) fn routes(
     main: usize,
     alternative: &Alternative<'_>,
     base: &Match,
-    route: impl Fn(&'static str, Match, Action) -> Route,
+    route: impl Fn(Variant, Match, Action) -> Route,
 ) -> Vec<Route> {
     let Alternative { canary, backend } = alternative;
     debug_assert_ne!(main, *backend, "a canary of itself in {}", source.key);
@@ -88,21 +88,23 @@ pub(crate) fn routes(
     match &canary.header {
         None => {}
         Some((name, HeaderRule::AlwaysNever)) => {
-            by_header("canary by header", name, exact("always"), *backend);
-            by_header("main by header", name, exact("never"), main);
+            by_header(Variant::CanaryByHeader, name, exact("always"), *backend);
+            by_header(Variant::MainByHeader, name, exact("never"), main);
         }
-        Some((name, HeaderRule::Value(value))) => by_header("canary by header", name, exact(value), *backend),
+        Some((name, HeaderRule::Value(value))) => {
+            by_header(Variant::CanaryByHeader, name, exact(value), *backend)
+        }
         Some((name, HeaderRule::Pattern(pattern))) => {
             let anywhere = TextMatch::Regex(format!("(?s).*(?:{pattern}).*"));
-            by_header("canary by header", name, anywhere, *backend);
+            by_header(Variant::CanaryByHeader, name, anywhere, *backend);
         }
         Some((name, HeaderRule::BrokenPattern)) => {
-            by_header("main by header", name, TextMatch::Present, main)
+            by_header(Variant::MainByHeader, name, TextMatch::Present, main)
         }
     }
     if let Some(name) = &canary.cookie {
         for (variant, value, backend) in
-            [("canary by cookie", "always", *backend), ("main by cookie", "never", main)]
+            [(Variant::CanaryByCookie, "always", *backend), (Variant::MainByCookie, "never", main)]
         {
             let mut matches = base.clone();
             matches.cookies.push(NamedMatch { name: name.clone(), value: exact(value) });
@@ -112,6 +114,6 @@ pub(crate) fn routes(
     let shares = [(main, canary.total - canary.weight), (*backend, canary.weight)];
     let shares = shares.into_iter().filter(|(_, weight)| *weight > 0);
     let destinations = shares.map(|(backend, weight)| Destination::weighted(backend, weight)).collect();
-    routes.push(route("", base.clone(), Action::Forward(destinations)));
+    routes.push(route(Variant::Main, base.clone(), Action::Forward(destinations)));
     routes
 }

@@ -22,7 +22,7 @@ use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirec
 use crate::features::retries::Retries;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::{Policies, Reader, body_size, unsupported};
-use crate::model::route::MirrorBackend;
+use crate::model::route::{MirrorBackend, Variant};
 use crate::model::{Action, Destination, Match, PathMatch, Route};
 use crate::values::{Age, Kind, ObjectKey, Origin, pattern};
 
@@ -403,7 +403,7 @@ fn location_routes(
     };
     let answer = |status| Action::Answer(Answer::Direct { status, body: Vec::new() });
     if location.backend.and_then(|backend| backend.service.as_ref()).is_none() {
-        return vec![route(Listeners::All, "", matches.clone(), answer(404))];
+        return vec![route(Listeners::All, Variant::Main, matches.clone(), answer(404))];
     }
     let protocol = source.effects.protocol.as_ref().map(|protocol| protocol.value);
     let sides: &[_] = match protocol {
@@ -415,7 +415,7 @@ fn location_routes(
     let mut routes = Vec::new();
     for (listeners, protocol) in sides {
         let Some(main) = location.backend_for(draft, *protocol) else {
-            routes.push(route(*listeners, "unavailable", matches.clone(), answer(503)));
+            routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };
         match canaries.find(draft, location, main) {
@@ -430,7 +430,7 @@ fn location_routes(
             }
             None => {
                 let action = Action::Forward(vec![Destination::only(main)]);
-                routes.push(route(*listeners, "", matches.clone(), action));
+                routes.push(route(*listeners, Variant::Main, matches.clone(), action));
             }
         }
     }
@@ -448,7 +448,7 @@ fn slash_redirects(locations: &[Location<'_>]) -> Vec<Route> {
         }
         redirects.push(Route {
             origin: location.origin.clone(),
-            variant: "to the path with a slash",
+            variant: Variant::ToSlash,
             listeners: Listeners::All,
             matches: Match::path(PathMatch::Exact(bare.to_owned())),
             action: Action::Answer(Answer::Redirect(Box::new(Redirect {
