@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::ArgAction;
 
 use super::{namespaced, settings};
-use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles};
+use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles, host_port};
 
 /// Where the auth service listens unless told otherwise.
 const AUTHZ_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18003);
@@ -74,6 +74,10 @@ struct ServiceArgs {
     /// Rate limit service: embedded, off, or where it is
     #[arg(long, value_name = "embedded|HOST:PORT|off", default_value_t = Place::Embedded)]
     ratelimit: Place,
+    /// Where Envoys reach the embedded rate limit service: the address that it listens on unless given or, if that is
+    /// every address, that of the variable POD_IP, else that of xDS
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    ratelimit_address: Option<(String, u16)>,
     /// Auth service: embedded, off, or where it is; no effect yet
     #[arg(long, value_name = "embedded|HOST:PORT|off")]
     authz: Option<Place>,
@@ -128,6 +132,11 @@ impl Args {
         for (flag, instead) in self.without_effect() {
             tracing::warn!("{flag} has no effect yet: {instead}");
         }
+        if self.services.ratelimit_address.is_some() && self.services.ratelimit != Place::Embedded {
+            bail!(
+                "--ratelimit-address says where the embedded service is reached, and --ratelimit that it is not embedded"
+            );
+        }
         let xds_tls = self.xds.tls()?;
         let xds = self.listen.xds_listen;
         if !xds.ip().is_loopback() && xds_tls.is_none() && !self.xds.xds_insecure {
@@ -153,6 +162,7 @@ impl Args {
             },
             xds_tls,
             ratelimit: self.services.ratelimit,
+            ratelimit_address: self.services.ratelimit_address,
             authz: self.services.authz.unwrap_or(Place::Embedded),
             state_dir: self.state_dir,
         })

@@ -170,3 +170,16 @@ fn flags_without_effect_are_named() {
         ]
     );
 }
+
+#[test]
+fn envoys_are_told_an_address() {
+    let address = |args: &[&str]| serve(args).map(|options| options.ratelimit_address);
+    assert_eq!(address(&[]).unwrap(), None);
+    let given = "--ratelimit-address=limits.chancery.svc:18002";
+    assert_eq!(address(&[given]).unwrap(), Some(("limits.chancery.svc".into(), 18002)));
+    for bad in
+        [&["--ratelimit-address=10.0.0.1"][..], &[given, "--ratelimit=off"], &[given, "--ratelimit=a:1"]]
+    {
+        assert!(address(bad).is_err(), "{bad:?}");
+    }
+}
