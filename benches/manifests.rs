@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 pub(crate) const PATHS: [&str; 6] = ["/a", "/b", "/c", "/d", "/e", "/f"];
 
-const NAMESPACE: &str = "bench";
+pub(crate) const NAMESPACE: &str = "bench";
 
 pub(crate) fn host_name(host: usize) -> String {
     format!("h{host:05}.bench.example")
@@ -56,7 +56,7 @@ pub(crate) fn endpoint_slice(service: usize, address: Ipv4Addr, port: u16) -> Va
     })
 }
 
-fn service_name(service: usize) -> String {
+pub(crate) fn service_name(service: usize) -> String {
     format!("model-{service:05}")
 }
 

@@ -1,4 +1,5 @@
-//! From objects to resources, in process: everything from scratch, one Ingress edited, one EndpointSlice edited.
+//! From objects to resources, in process: everything from scratch, one Ingress edited, one EndpointSlice edited, one
+//! host with very many paths.
 //!
 //! Allocations and bytes are counted as well, and kept for the report of the `change` bench.
 #![allow(missing_docs, reason = "criterion's macros write functions")]
@@ -17,15 +18,16 @@ use chancery::settings::Settings;
 use chancery::source::files::{Content, Item, parse};
 use chancery::store::Change;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use serde_json::Value;
+use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-use manifests::{Random, endpoint_slice, ingress, service, service_of};
+use manifests::{NAMESPACE, Random, endpoint_slice, host_name, ingress, service, service_name, service_of};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const HOSTS: [usize; 4] = [100, 1_000, 10_000, 50_000];
+const PATHS_OF_ONE: [usize; 3] = [500, 1_000, 5_000];
 const SERVICES: usize = 20;
 const PORT: u16 = 8080;
 /// Edits over which allocations are counted.
@@ -134,6 +136,50 @@ fn one_edit(criterion: &mut Criterion) {
     keep(&counts);
 }
 
+/// A host of so many paths, each declared three times: by the Ingress that serves it, by a canary, and by a younger
+/// Ingress that comes too late.
+fn many_paths(paths: usize) -> Vec<Change> {
+    let ingress = |name: &str, service: usize, annotations: &Value| {
+        let paths: Vec<_> = (0..paths)
+            .map(|path| {
+                json!({"path": format!("/p{path:05}/"), "pathType": "Prefix",
+                       "backend": {"service": {"name": service_name(service), "port": {"number": 80}}}})
+            })
+            .collect();
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
+            "spec": {"ingressClassName": "nginx", "rules": [{"host": host_name(0), "http": {"paths": paths}}]},
+        });
+        change(&format!("{name}.json"), &object)
+    };
+    let canary = json!({"nginx.ingress.kubernetes.io/canary": "true", "nginx.ingress.kubernetes.io/canary-weight": "10"});
+    let services = (0..2).map(|number| change(&format!("service-{number:05}.json"), &service(number)));
+    let slices = (0..2).map(|number| slice_change(number, 1));
+    let ingresses =
+        [ingress("a", 0, &json!({})), ingress("b", 1, &canary), ingress("c", 0, &json!({})), Change::Ready];
+    services.chain(slices).chain(ingresses).collect()
+}
+
+fn one_host(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one_host");
+    group.sample_size(10);
+    for paths in PATHS_OF_ONE {
+        let changes = many_paths(paths);
+        group.bench_function(BenchmarkId::from_parameter(paths), |bencher| {
+            bencher.iter_batched(
+                || (compiler(), changes.clone()),
+                |(mut compiler, changes)| {
+                    black_box(compiler.apply(changes));
+                    compiler
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
 /// Allocations and bytes of an edit, without those of reading its manifest.
 fn count(name: &str, compiler: &mut Compiler, mut next: impl FnMut() -> Change) -> [(String, f64); 2] {
     let edits: Vec<_> = (0..COUNTED).map(|_| vec![next()]).collect();
@@ -156,5 +202,5 @@ fn keep(counts: &BTreeMap<usize, BTreeMap<String, f64>>) {
     std::fs::write(file, text).expect("the target folder can be written");
 }
 
-criterion_group!(benches, from_scratch, one_edit);
+criterion_group!(benches, from_scratch, one_edit, one_host);
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! What `serve` and `run` are asked to do: plain data between the command line and the application.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,6 +22,8 @@ pub struct ServeOptions {
     pub xds_tls: Option<TlsFiles>,
     /// Where the rate limit service is.
     pub ratelimit: Place,
+    /// Host and port at which Envoys reach the embedded one; without it, [`reached_at`] says.
+    pub ratelimit_address: Option<(String, u16)>,
     /// Where the auth service is.
     pub authz: Place,
     /// The folder for the last good snapshot.
@@ -133,9 +135,34 @@ pub fn host_port(text: &str) -> Result<(String, u16), String> {
     if known { Ok((host, port)) } else { Err(form()) }
 }
 
+/// The address at which Envoys reach a service that listens in this process: that of its listener or, where that is
+/// every address, this Pod's, else the one at which they reach xDS. What is left is an Envoy on this machine.
+pub fn reached_at(listener: SocketAddr, pod: Option<IpAddr>, xds: IpAddr) -> SocketAddr {
+    let candidates = [Some(listener.ip()), pod, Some(xds)];
+    let known = candidates.into_iter().flatten().find(|ip| !ip.is_unspecified());
+    SocketAddr::new(known.unwrap_or(Ipv4Addr::LOCALHOST.into()), listener.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_service_is_reached() {
+        for (listener, pod, xds, expected) in [
+            ("127.0.0.1:2", None, "127.0.0.1", "127.0.0.1:2"),
+            ("10.0.0.5:2", Some("10.0.0.9"), "0.0.0.0", "10.0.0.5:2"),
+            ("0.0.0.0:2", Some("10.0.0.9"), "0.0.0.0", "10.0.0.9:2"),
+            ("0.0.0.0:2", None, "10.0.0.7", "10.0.0.7:2"),
+            ("[::]:2", Some("fd00::1"), "::", "[fd00::1]:2"),
+            ("0.0.0.0:2", None, "0.0.0.0", "127.0.0.1:2"),
+            ("0.0.0.0:2", None, "127.0.0.1", "127.0.0.1:2"),
+        ] {
+            let pod = pod.map(|ip| ip.parse().unwrap());
+            let address = reached_at(listener.parse().unwrap(), pod, xds.parse().unwrap());
+            assert_eq!(address.to_string(), expected, "{listener} {pod:?} {xds}");
+        }
+    }
 
     #[test]
     fn places() {

@@ -22,7 +22,7 @@ use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
@@ -116,7 +116,7 @@ impl ControlPlane {
             Place::Remote(_) | Place::Off => None,
         };
         let mut settings = options.settings.clone();
-        settings.ratelimit = ratelimit_address(&options.ratelimit, ratelimit.as_ref())?;
+        settings.ratelimit = ratelimit_address(options, ratelimit.as_ref(), xds.local_addr()?)?;
         let mut compiler = Compiler::new(settings, generate_certificate()?)?;
         // The listeners are made, and debug pages are for whoever asks.
         crate::descriptors::release();
@@ -294,18 +294,29 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     Ok(listener)
 }
 
-/// Where Envoys reach the rate limit service. One that is listened for on every address is reached on this machine.
-fn ratelimit_address(place: &Place, listener: Option<&TcpListener>) -> anyhow::Result<Option<(String, u16)>> {
-    match (place, listener) {
-        (Place::Remote(address), _) => host_port(address).map(Some).map_err(anyhow::Error::msg),
-        (Place::Embedded, Some(listener)) => {
-            let address = listener.local_addr()?;
-            let host =
-                if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-            Ok(Some((host, address.port())))
-        }
-        _ => Ok(None),
+/// Where Envoys reach the rate limit service.
+fn ratelimit_address(
+    options: &ServeOptions,
+    listener: Option<&TcpListener>,
+    xds: SocketAddr,
+) -> anyhow::Result<Option<(String, u16)>> {
+    let listener = match (&options.ratelimit, listener) {
+        (Place::Remote(address), _) => return host_port(address).map(Some).map_err(anyhow::Error::msg),
+        (Place::Embedded, Some(listener)) => listener.local_addr()?,
+        _ => return Ok(None),
+    };
+    if let Some(address) = &options.ratelimit_address {
+        return Ok(Some(address.clone()));
     }
+    let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
+    let address = reached_at(listener, pod, xds.ip());
+    if address.ip().is_loopback() && !xds.ip().is_loopback() {
+        tracing::warn!(
+            "Envoys are told that the rate limit service is at {address}, where none but those of this machine reach \
+             it: give --ratelimit-listen and --ratelimit-address"
+        );
+    }
+    Ok(Some((address.ip().to_string(), address.port())))
 }
 
 /// What is served for names without a certificate, where none is configured: self-signed, made anew at each start.

@@ -1,13 +1,16 @@
 //! `serve`: the control plane.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::ArgAction;
 
 use super::{namespaced, settings};
-use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles};
+use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles, host_port};
+
+/// Where the auth service listens unless told otherwise.
+const AUTHZ_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18003);
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -42,9 +45,9 @@ struct ListenArgs {
     /// Rate limit service, for Envoys
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18002")]
     ratelimit_listen: SocketAddr,
-    /// Auth service, for Envoys
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18003")]
-    authz_listen: SocketAddr,
+    /// Auth service, for Envoys; no effect yet
+    #[arg(long, value_name = "IP:PORT")]
+    authz_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,9 +74,13 @@ struct ServiceArgs {
     /// Rate limit service: embedded, off, or where it is
     #[arg(long, value_name = "embedded|HOST:PORT|off", default_value_t = Place::Embedded)]
     ratelimit: Place,
-    /// Auth service: embedded, off, or where it is
-    #[arg(long, value_name = "embedded|HOST:PORT|off", default_value_t = Place::Embedded)]
-    authz: Place,
+    /// Where Envoys reach the embedded rate limit service: the address that it listens on unless given or, if that is
+    /// every address, that of the variable POD_IP, else that of xDS
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    ratelimit_address: Option<(String, u16)>,
+    /// Auth service: embedded, off, or where it is; no effect yet
+    #[arg(long, value_name = "embedded|HOST:PORT|off")]
+    authz: Option<Place>,
     /// Redis that shares rate limit counters between replicas; no effect yet
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
@@ -91,22 +98,44 @@ struct KubernetesArgs {
     /// Namespaces to watch, separated by commas; all unless given
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
-    /// Addresses or host names, separated by commas, that the status of routing objects shows
+    /// Addresses or host names, separated by commas, that the status of routing objects shows; no effect yet
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     publish_status_address: Vec<String>,
-    /// Service whose addresses the status of routing objects shows
+    /// Service whose addresses the status of routing objects shows; no effect yet
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
     publish_service: Option<(String, String)>,
 }
 
 impl Args {
+    /// The flags that were given and have no effect yet, and what is done in their stead.
+    pub(super) fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let authz = self.services.authz.as_ref().is_some_and(|place| *place != Place::Off);
+        let status = "no status is written to routing objects";
+        let flags = [
+            ("--redis-url", self.services.redis_url.is_some(), "rate limit counters are kept in memory"),
+            ("--geoip-database", self.services.geoip_database.is_some(), "nothing asks for places"),
+            ("--authz", authz, "there is no auth service"),
+            ("--authz-listen", self.listen.authz_listen.is_some(), "there is no auth service"),
+            (
+                "--tls-session-resumption",
+                self.settings.resumes_tls(),
+                "every connection has a full handshake",
+            ),
+            ("--publish-status-address", !self.kubernetes.publish_status_address.is_empty(), status),
+            ("--publish-service", self.kubernetes.publish_service.is_some(), status),
+        ];
+        flags.into_iter().filter(|(_, given, _)| *given).map(|(flag, _, instead)| (flag, instead)).collect()
+    }
+
     /// What is asked for; says what has no effect.
     pub(super) fn options(self) -> anyhow::Result<ServeOptions> {
-        if self.services.redis_url.is_some() {
-            tracing::warn!("--redis-url has no effect yet: rate limit counters are kept in memory");
+        for (flag, instead) in self.without_effect() {
+            tracing::warn!("{flag} has no effect yet: {instead}");
         }
-        if self.services.geoip_database.is_some() {
-            tracing::warn!("--geoip-database has no effect yet");
+        if self.services.ratelimit_address.is_some() && self.services.ratelimit != Place::Embedded {
+            bail!(
+                "--ratelimit-address says where the embedded service is reached, and --ratelimit that it is not embedded"
+            );
         }
         let xds_tls = self.xds.tls()?;
         let xds = self.listen.xds_listen;
@@ -129,11 +158,12 @@ impl Args {
                 xds,
                 admin: self.listen.admin_listen,
                 ratelimit: self.listen.ratelimit_listen,
-                authz: self.listen.authz_listen,
+                authz: self.listen.authz_listen.unwrap_or(AUTHZ_LISTEN),
             },
             xds_tls,
             ratelimit: self.services.ratelimit,
-            authz: self.services.authz,
+            ratelimit_address: self.services.ratelimit_address,
+            authz: self.services.authz.unwrap_or(Place::Embedded),
             state_dir: self.state_dir,
         })
     }

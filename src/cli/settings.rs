@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// How many hosts are sent to Envoy ahead of the first request; the rest are sent on demand
     #[arg(long, value_name = "HOSTS", default_value_t = 2000)]
     on_demand_threshold: usize,
-    /// Let clients resume TLS sessions; then each certificate changes the listener
+    /// Let clients resume TLS sessions; then each certificate changes the listener; no effect yet
     #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
     #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     tls_session_resumption: bool,
@@ -47,6 +47,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Whether clients may resume TLS sessions.
+    pub(super) fn resumes_tls(&self) -> bool {
+        self.tls_session_resumption
+    }
+
     pub(super) fn settings(self) -> Settings {
         Settings {
             http_port: self.http_port,

@@ -140,3 +140,46 @@ fn a_bad_file_is_named_with_the_key() {
     let error = serve(&["--config=/nowhere.yaml"]).unwrap_err().to_string();
     assert!(error.contains("/nowhere.yaml"), "{error}");
 }
+
+#[test]
+fn flags_without_effect_are_named() {
+    let named = |args: &[&str]| -> Vec<&str> {
+        let Command::Serve(args) = read(&[&["serve"], args].concat()).unwrap().command else { panic!() };
+        args.without_effect().into_iter().map(|(flag, _)| flag).collect()
+    };
+    assert!(named(&[]).is_empty());
+    assert!(named(&["--authz=off", "--tls-session-resumption=false", "--ratelimit=off"]).is_empty());
+    assert_eq!(
+        named(&[
+            "--authz=embedded",
+            "--authz-listen=127.0.0.1:0",
+            "--tls-session-resumption",
+            "--publish-status-address=10.0.0.1",
+            "--publish-service=a/b",
+            "--redis-url=redis://x",
+            "--geoip-database=f",
+        ]),
+        [
+            "--redis-url",
+            "--geoip-database",
+            "--authz",
+            "--authz-listen",
+            "--tls-session-resumption",
+            "--publish-status-address",
+            "--publish-service",
+        ]
+    );
+}
+
+#[test]
+fn envoys_are_told_an_address() {
+    let address = |args: &[&str]| serve(args).map(|options| options.ratelimit_address);
+    assert_eq!(address(&[]).unwrap(), None);
+    let given = "--ratelimit-address=limits.chancery.svc:18002";
+    assert_eq!(address(&[given]).unwrap(), Some(("limits.chancery.svc".into(), 18002)));
+    for bad in
+        [&["--ratelimit-address=10.0.0.1"][..], &[given, "--ratelimit=off"], &[given, "--ratelimit=a:1"]]
+    {
+        assert!(address(bad).is_err(), "{bad:?}");
+    }
+}

@@ -183,7 +183,7 @@ istio!(
 istio!(
     /// A Service port by number.
     PortSelector {
-        number: u32,
+        number: i64,
     }
 );
 istio!(

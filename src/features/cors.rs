@@ -31,6 +31,14 @@ pub struct Cors {
     pub forward_unmatched_preflights: Option<bool>,
 }
 
+impl Cors {
+    /// Whether every origin is allowed: Envoy compares `*` as it does the request's origin.
+    pub fn allows_any(&self) -> bool {
+        let any = |origin: &TextMatch| matches!(origin, TextMatch::Exact(text) | TextMatch::Prefix(text) if text == "*");
+        self.origins.iter().any(any)
+    }
+}
+
 /// VirtualService's `corsPolicy`.
 pub fn from_rule(rule: &HttpRoute, field: &mut Field<'_>, effects: &mut Effects) {
     let Some(policy) = &rule.cors_policy else { return };

@@ -7,7 +7,7 @@
 //! ```text
 //! domain "chancery"
 //! [("limit", "Ingress/shop/api/limit-rps"), ("key", "192.0.2.7")]
-//! [("limit", "RateLimitPolicy/shop/api/0"), ("key", "a header's value")]
+//! [("limit", "RateLimitPolicy/shop/api/header/x-api-key/60s"), ("key", "a header's value")]
 //! ```
 //!
 //! Envoy builds them with these actions (tried with Envoy 1.40); an action that has no value drops its descriptor,

@@ -1,8 +1,9 @@
 //! One route: what it matches, and what happens then.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use thin_vec::ThinVec;
 
 use crate::features::Effects;
@@ -18,9 +19,9 @@ use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 pub struct Route {
     /// The object and field that it came from.
     pub origin: Origin,
-    /// What tells it from other routes of the same origin (`canary by header`); empty for the main one.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub variant: &'static str,
+    /// What tells it from other routes of the same origin.
+    #[serde(skip_serializing_if = "Variant::is_main")]
+    pub variant: Variant,
     /// The listeners on which it stands.
     pub listeners: Listeners,
     /// What it matches.
@@ -38,11 +39,65 @@ pub struct Route {
 impl Route {
     /// The name by which access logs and the debug endpoint call it.
     pub fn name(&self) -> String {
-        if self.variant.is_empty() {
-            self.origin.to_string()
-        } else {
-            format!("{} {}", self.origin, self.variant)
+        match self.variant {
+            Variant::Main => self.origin.to_string(),
+            other => format!("{} {other}", self.origin),
         }
+    }
+}
+
+/// What a route is of what one origin makes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Variant {
+    /// What was declared.
+    #[default]
+    Main,
+    /// The same, where no backend can serve.
+    Unavailable,
+    /// To the canary by a header.
+    CanaryByHeader,
+    /// Past the canary by a header.
+    MainByHeader,
+    /// To the canary by a cookie.
+    CanaryByCookie,
+    /// Past the canary by a cookie.
+    MainByCookie,
+    /// A redirect from the path without the slash that the declared one ends in.
+    ToSlash,
+    /// What ends a host that nothing else ends.
+    NotFound,
+}
+
+impl Variant {
+    /// Whether it is what was declared, and nothing else needs to be told.
+    pub fn is_main(&self) -> bool {
+        *self == Self::Main
+    }
+
+    /// Whether somebody declared the route, so that it matters to them if it is never reached.
+    pub fn is_declared(self) -> bool {
+        matches!(self, Self::Main | Self::Unavailable)
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main",
+            Self::Unavailable => "unavailable",
+            Self::CanaryByHeader => "canary by header",
+            Self::MainByHeader => "main by header",
+            Self::CanaryByCookie => "canary by cookie",
+            Self::MainByCookie => "main by cookie",
+            Self::ToSlash => "to the path with a slash",
+            Self::NotFound => "not found",
+        })
+    }
+}
+
+impl Serialize for Variant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -15,6 +15,14 @@ use crate::values::{Kind, ObjectKey, Origin, hash};
 /// An ExternalName that names another ExternalName is followed this far.
 const MAX_ALIASES: usize = 4;
 
+/// What a port is, in the words of findings.
+pub(crate) const PORT_FORM: &str = "a port number from 1 to 65535";
+
+/// The number of a port; none if it is not one.
+pub(crate) fn port_number(number: impl TryInto<u16>) -> Option<u16> {
+    number.try_into().ok().filter(|number| *number != 0)
+}
+
 /// How a routing object names a Service's port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Port<'a> {
@@ -131,7 +139,10 @@ fn resolve(
             draft.findings.error(&at.object, &*at.field, "ExternalNameLoop", message);
             return None;
         }
-        let port = find(service, port).map_or(port, |port| Port::Number(number(port.port)));
+        let port = match find(service, port) {
+            Some(found) => Port::Number(checked_number(draft, at, namespace, name, found)?),
+            None => port,
+        };
         return by_host(draft, at, target, port, upstream, aliases - 1);
     }
     let Some(found) = find(service, port) else {
@@ -139,7 +150,8 @@ fn resolve(
         draft.findings.error(&at.object, &*at.field, "PortNotFound", message);
         return None;
     };
-    let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number(found.port) };
+    let number = checked_number(draft, at, namespace, name, found)?;
+    let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number };
     let by_name =
         || upstream.protocol_by_port_name.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
     let protocol = upstream
@@ -193,9 +205,9 @@ fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
         }
         Port::Number(wanted) => ports
             .iter()
-            .find(|port| number(port.port) == wanted)
+            .find(|port| port.port == i32::from(wanted))
             .or_else(|| ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))),
-        Port::ServiceNumber(wanted) => ports.iter().find(|port| number(port.port) == wanted),
+        Port::ServiceNumber(wanted) => ports.iter().find(|port| port.port == i32::from(wanted)),
         Port::Name(wanted) => ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
             ports
                 .iter()
@@ -229,6 +241,21 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
     }
 }
 
-fn number(port: i32) -> u16 {
-    u16::try_from(port).unwrap_or_default()
+/// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.
+fn checked_number(
+    draft: &mut Draft<'_>,
+    at: &Origin,
+    namespace: &str,
+    name: &str,
+    port: &ServicePort,
+) -> Option<u16> {
+    let number = port_number(port.port);
+    if number.is_none() {
+        let message = format!(
+            "Service {namespace}/{name} has port {}, which is not {PORT_FORM}; requests are answered 503",
+            port.port
+        );
+        draft.findings.error(&at.object, &*at.field, "InvalidPort", message);
+    }
+    number
 }

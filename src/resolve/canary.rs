@@ -3,11 +3,13 @@
 //! ingress-nginx hangs a canary on the main *Service*, so it also acts on other hosts and paths of that Service, and
 //! across namespaces. Here it acts on the host and path that it names, within its namespace.
 
+use std::collections::{HashMap, HashSet};
+
 use super::backend;
 use super::draft::Draft;
 use super::ingress::{Location, Source};
 use crate::features::canary::{Canary, HeaderRule};
-use crate::model::route::exact;
+use crate::model::route::{Variant, exact};
 use crate::model::{Action, Destination, Match, Route};
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 
@@ -18,38 +20,51 @@ pub(crate) struct Alternative<'a> {
     pub(crate) backend: usize,
 }
 
-/// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
-pub(crate) fn find<'a>(
-    draft: &mut Draft<'_>,
-    main: &Location<'_>,
-    main_backend: usize,
-    canaries: &'a [Location<'a>],
-) -> Option<Alternative<'a>> {
-    let found = canaries.iter().find(|location| {
-        location.is_same_path(main) && location.source.key.namespace == main.source.key.namespace
-    })?;
-    let canary = found.source.policies.canary.as_ref()?;
-    let backend = found.backend(draft)?;
-    (backend != main_backend && backend::has_endpoints(draft, backend))
-        .then_some(Alternative { canary, backend })
-}
+/// The paths of a host's canaries, by namespace and place; the oldest of each.
+#[derive(Debug, Default)]
+pub(crate) struct Canaries<'a>(HashMap<(&'a str, (&'a str, bool)), &'a Location<'a>>);
 
-/// Says which canary paths take part in nothing.
-pub(crate) fn check(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &[Location<'_>]) {
-    for (index, canary) in canaries.iter().enumerate() {
-        let key = canary.source.key;
-        let same =
-            |other: &&Location<'_>| other.is_same_path(canary) && other.source.key.namespace == key.namespace;
-        if let Some(earlier) = canaries[..index].iter().find(same) {
-            let message = format!("{} is older and the canary of this path already", earlier.source.key);
-            draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
-        } else if !mains.iter().any(|main| same(&main)) {
-            let message = format!(
-                "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
-                key.namespace, draft.host, canary.path
-            );
-            draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
+impl<'a> Canaries<'a> {
+    /// Takes the canaries' locations, oldest first, and says which of them take part in nothing.
+    pub(crate) fn new(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &'a [Location<'a>]) -> Self {
+        if canaries.is_empty() {
+            return Self::default();
         }
+        let mains: HashSet<_> =
+            mains.iter().map(|main| (&*main.source.key.namespace, main.place())).collect();
+        let mut this = Self::default();
+        for canary in canaries {
+            let key = canary.source.key;
+            let place = (&*key.namespace, canary.place());
+            if let Some(earlier) = this.0.get(&place) {
+                let message = format!("{} is older and the canary of this path already", earlier.source.key);
+                draft.findings.warning(key, &*canary.origin.field, "SecondCanary", message);
+                continue;
+            }
+            if !mains.contains(&place) {
+                let message = format!(
+                    "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
+                    key.namespace, draft.host, canary.path
+                );
+                draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
+            }
+            this.0.insert(place, canary);
+        }
+        this
+    }
+
+    /// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
+    pub(crate) fn find(
+        &self,
+        draft: &mut Draft<'_>,
+        main: &Location<'_>,
+        main_backend: usize,
+    ) -> Option<Alternative<'a>> {
+        let found = self.0.get(&(&*main.source.key.namespace, main.place()))?;
+        let canary = found.source.policies.canary.as_ref()?;
+        let backend = found.backend(draft)?;
+        (backend != main_backend && backend::has_endpoints(draft, backend))
+            .then_some(Alternative { canary, backend })
     }
 }
 
@@ -59,7 +74,7 @@ pub(crate) fn routes(
     main: usize,
     alternative: &Alternative<'_>,
     base: &Match,
-    route: impl Fn(&'static str, Match, Action) -> Route,
+    route: impl Fn(Variant, Match, Action) -> Route,
 ) -> Vec<Route> {
     let Alternative { canary, backend } = alternative;
     debug_assert_ne!(main, *backend, "a canary of itself in {}", source.key);
@@ -73,21 +88,23 @@ pub(crate) fn routes(
     match &canary.header {
         None => {}
         Some((name, HeaderRule::AlwaysNever)) => {
-            by_header("canary by header", name, exact("always"), *backend);
-            by_header("main by header", name, exact("never"), main);
+            by_header(Variant::CanaryByHeader, name, exact("always"), *backend);
+            by_header(Variant::MainByHeader, name, exact("never"), main);
         }
-        Some((name, HeaderRule::Value(value))) => by_header("canary by header", name, exact(value), *backend),
+        Some((name, HeaderRule::Value(value))) => {
+            by_header(Variant::CanaryByHeader, name, exact(value), *backend)
+        }
         Some((name, HeaderRule::Pattern(pattern))) => {
             let anywhere = TextMatch::Regex(format!("(?s).*(?:{pattern}).*"));
-            by_header("canary by header", name, anywhere, *backend);
+            by_header(Variant::CanaryByHeader, name, anywhere, *backend);
         }
         Some((name, HeaderRule::BrokenPattern)) => {
-            by_header("main by header", name, TextMatch::Present, main)
+            by_header(Variant::MainByHeader, name, TextMatch::Present, main)
         }
     }
     if let Some(name) = &canary.cookie {
         for (variant, value, backend) in
-            [("canary by cookie", "always", *backend), ("main by cookie", "never", main)]
+            [(Variant::CanaryByCookie, "always", *backend), (Variant::MainByCookie, "never", main)]
         {
             let mut matches = base.clone();
             matches.cookies.push(NamedMatch { name: name.clone(), value: exact(value) });
@@ -97,6 +114,6 @@ pub(crate) fn routes(
     let shares = [(main, canary.total - canary.weight), (*backend, canary.weight)];
     let shares = shares.into_iter().filter(|(_, weight)| *weight > 0);
     let destinations = shares.map(|(backend, weight)| Destination::weighted(backend, weight)).collect();
-    routes.push(route("", base.clone(), Action::Forward(destinations)));
+    routes.push(route(Variant::Main, base.clone(), Action::Forward(destinations)));
     routes
 }

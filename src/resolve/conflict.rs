@@ -12,7 +12,7 @@ pub(crate) fn report(findings: &mut Findings, routes: &[Route]) {
     let mut earlier: HashMap<&Match, Vec<&Route>> = HashMap::with_capacity(routes.len());
     for route in routes {
         let same = earlier.entry(&route.matches).or_default();
-        let declared = matches!(route.variant, "" | "unavailable");
+        let declared = route.variant.is_declared();
         match same.iter().find(|first| covers(first.listeners, route.listeners)) {
             Some(first) if declared && first.origin != route.origin => {
                 let message = format!("is never reached: {} asks for the same and comes first", first.origin);

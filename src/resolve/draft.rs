@@ -49,11 +49,9 @@ impl<'a> Draft<'a> {
         Resolved { host: None, certificate: None, findings: self.findings }
     }
 
-    /// Adds a limit that routes will refer to.
+    /// Adds a limit that routes will refer to. Each is added once: by the one object that its id names.
     pub(crate) fn limit(&mut self, limit: Limit) {
-        if !self.limits.contains(&limit) {
-            self.limits.push(limit);
-        }
+        self.limits.push(limit);
     }
 }
 

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
+use super::backend::{PORT_FORM, port_number};
 use crate::model::{Endpoint, EndpointSet, EndpointSetKey, Health};
-use crate::store::View;
+use crate::store::{View, is_ready};
 use crate::values::{Findings, Kind, ObjectKey};
 
 /// The endpoints of a Service port, over all of its slices; empty if there is no such Service or port.
@@ -38,7 +39,8 @@ pub fn endpoint_set(view: &View<'_>, key: &EndpointSetKey) -> (EndpointSet, Find
 /// The name by which slices know a Service port; a Service with one port may leave it out.
 fn port_name(service: &Service, number: u16) -> Option<&str> {
     let ports = service.spec.as_ref()?.ports.as_deref()?;
-    let port = ports.iter().find(|port| port.port == i32::from(number))?;
+    // 0 stands for a Service or port that does not exist, whatever a Service calls its ports.
+    let port = ports.iter().find(|port| number != 0 && port.port == i32::from(number))?;
     Some(port.name.as_deref().unwrap_or_default())
 }
 
@@ -51,16 +53,18 @@ fn collect(
     let ports = slice.ports.iter().flatten();
     let port =
         ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name).find_map(|port| port.port);
-    let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return };
+    let Some(port) = port else { return };
+    let Some(port) = port_number(port) else {
+        let message = format!("{port} is not {PORT_FORM}; its endpoints are left out");
+        findings.error(&object(slice), "ports", "InvalidPort", message);
+        return;
+    };
     for endpoint in slice.endpoints.iter().flatten() {
         let Some(health) = health(endpoint) else { continue };
         for address in &endpoint.addresses {
             let Ok(address) = address.parse::<IpAddr>() else {
-                let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-                let name = slice.metadata.name.as_deref().unwrap_or_default();
-                let object = ObjectKey::new(Kind::EndpointSlice, namespace, name);
                 let message = format!("{address:?} is not an IP address; the endpoint is left out");
-                findings.warning(&object, "endpoints[].addresses", "InvalidAddress", message);
+                findings.warning(&object(slice), "endpoints[].addresses", "InvalidAddress", message);
                 continue;
             };
             // An endpoint that two slices know (it moves between them) is as healthy as the better one says.
@@ -69,14 +73,18 @@ fn collect(
     }
 }
 
-/// None for endpoints that get nothing. Conditions that are not given are unknown, which the API says to read as ready.
+fn object(slice: &EndpointSlice) -> ObjectKey {
+    let metadata = &slice.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    ObjectKey::new(Kind::EndpointSlice, namespace, metadata.name.as_deref().unwrap_or_default())
+}
+
+/// None for endpoints that get nothing.
 fn health(endpoint: &SliceEndpoint) -> Option<Health> {
-    let Some(conditions) = &endpoint.conditions else { return Some(Health::Ready) };
-    let terminating = conditions.terminating.unwrap_or(false);
-    let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
-    match conditions.ready.unwrap_or(!terminating) {
-        true => Some(Health::Ready),
-        false if terminating && serving => Some(Health::Draining),
-        false => None,
+    if is_ready(endpoint) {
+        return Some(Health::Ready);
     }
+    let conditions = endpoint.conditions.as_ref()?;
+    let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
+    (conditions.terminating == Some(true) && serving).then_some(Health::Draining)
 }

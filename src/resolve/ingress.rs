@@ -4,22 +4,26 @@
 //! of the host asks for regular expressions, all paths of the host are such, the longest text first. Every host has a
 //! `/`, which the oldest Ingress gives where nobody declares it.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use thin_vec::ThinVec;
 
-use super::backend::{self, Port, Upstream};
+use super::backend::{self, PORT_FORM, Port, Upstream, port_number};
+use super::canary::{self, Canaries};
 use super::draft::Draft;
-use super::{Group, canary, class, limits, tls};
+use super::{Group, class, limits, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, RedirectPath, set};
 use crate::features::retries::Retries;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::{Policies, Reader, body_size, unsupported};
-use crate::model::route::MirrorBackend;
+use crate::model::route::{MirrorBackend, Variant};
 use crate::model::{Action, Destination, Match, PathMatch, Route};
 use crate::values::{Age, Kind, ObjectKey, Origin, pattern};
 
@@ -50,10 +54,10 @@ pub(crate) struct Location<'a> {
     backend: Option<&'a IngressBackend>,
 }
 
-impl Location<'_> {
-    /// Same path and pathType, which is what a canary goes by and what two Ingresses conflict in.
-    pub(crate) fn is_same_path(&self, other: &Location<'_>) -> bool {
-        self.path == other.path && self.exact == other.exact
+impl<'a> Location<'a> {
+    /// Path and pathType, which is what a canary goes by and what two Ingresses conflict in.
+    pub(crate) fn place(&self) -> (&'a str, bool) {
+        (self.path, self.exact)
     }
 
     /// The backend as an index into the host's; none, with a finding, if it cannot serve.
@@ -66,7 +70,7 @@ impl Location<'_> {
         let at = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
         let port = match service.port.as_ref() {
             Some(port) => match (port.number, port.name.as_deref()) {
-                (Some(number), _) => Port::Number(u16::try_from(number).unwrap_or_default()),
+                (Some(number), _) => Port::Number(checked_number(draft, &at, number)?),
                 (None, Some(name)) => Port::Name(name),
                 (None, None) => Port::Only,
             },
@@ -86,6 +90,16 @@ impl Location<'_> {
     }
 }
 
+/// The number of a backend's port. None, with a finding, if it is not one.
+fn checked_number(draft: &mut Draft<'_>, at: &Origin, number: i32) -> Option<u16> {
+    let checked = port_number(number);
+    if checked.is_none() {
+        let message = format!("{number} is not {PORT_FORM}; requests are answered 503");
+        draft.findings.error(&at.object, format!("{}.port.number", at.field), "InvalidPort", message);
+    }
+    checked
+}
+
 /// The routes that a host's Ingresses make.
 pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ingress)]) -> Group {
     let mut sorted: Vec<_> = ingresses.iter().collect();
@@ -94,13 +108,15 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
         a.1.cmp(b.1).then_with(|| (&b.0.namespace, &b.0.name).cmp(&(&a.0.namespace, &a.0.name)))
     });
     find_tls(draft, &sorted);
-    let sources: Vec<_> = sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress)).collect();
+    let certificate = OnceCell::new();
+    let sources: Vec<_> =
+        sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress, &certificate)).collect();
     let (canaries, mains): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.policies.canary.is_some());
     let canaries = locations(draft, &canaries);
     let mut locations = locations(draft, &mains);
     drop_conflicts(draft, &mut locations);
-    canary::check(draft, &locations, &canaries);
+    let canaries = Canaries::new(draft, &locations, &canaries);
     let fallback = fallback(draft, &mains, &locations);
 
     let regex = locations.iter().any(|location| {
@@ -159,7 +175,13 @@ fn certificate_origin(draft: &mut Draft<'_>) -> Option<Origin> {
     })
 }
 
-fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -> Source<'a> {
+/// `certificate` is what [`certificate_origin`] says of the host, once somebody asks.
+fn source<'a>(
+    draft: &mut Draft<'_>,
+    key: &'a ObjectKey,
+    ingress: &'a Ingress,
+    certificate: &OnceCell<Option<Origin>>,
+) -> Source<'a> {
     let annotations = ingress.metadata.annotations.as_ref();
     let (namespace, name) = &draft.settings.config_map;
     let config_map_key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
@@ -176,7 +198,7 @@ fn source<'a>(draft: &mut Draft<'_>, key: &'a ObjectKey, ingress: &'a Ingress) -
     set(&mut effects.retries, Retries::ingress_nginx(), default());
     set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
     if let Some(redirect) = &policies.ssl_redirect {
-        let certificate = certificate_origin(draft);
+        let certificate = certificate.get_or_init(|| certificate_origin(draft));
         effects.guards.extend(redirect.guards(draft.host, certificate.as_ref()));
     }
     if let Some(annotation) = refused {
@@ -271,19 +293,23 @@ fn location<'a>(
 
 /// Keeps the first of several locations with the same path; the losers get a finding.
 fn drop_conflicts(draft: &mut Draft<'_>, locations: &mut Vec<Location<'_>>) {
-    let mut winners: Vec<Location<'_>> = Vec::with_capacity(locations.len());
-    for location in locations.drain(..) {
-        if let Some(winner) = winners.iter().find(|winner| winner.is_same_path(&location)) {
+    let mut winners = HashMap::with_capacity(locations.len());
+    locations.retain(|location| match winners.entry(location.place()) {
+        Entry::Vacant(free) => {
+            free.insert(location.source.key);
+            true
+        }
+        Entry::Occupied(winner) => {
             let message = format!(
                 "{}{} is served by {}, which is older; this path has no effect",
-                draft.host, location.path, winner.source.key
+                draft.host,
+                location.path,
+                winner.get()
             );
             draft.findings.warning(location.source.key, &*location.origin.field, "PathConflict", message);
-        } else {
-            winners.push(location);
+            false
         }
-    }
-    *locations = winners;
+    });
 }
 
 /// `/`, if nobody declares it: the oldest Ingress's default backend, else 404, with that Ingress's policies.
@@ -359,7 +385,7 @@ fn location_routes(
     draft: &mut Draft<'_>,
     location: &Location<'_>,
     matches: &Match,
-    canaries: &[Location<'_>],
+    canaries: &Canaries<'_>,
 ) -> Vec<Route> {
     let source = location.source;
     let rewrites = source.policies.rewrite.as_ref().and_then(|rewrite| rewrite.target.as_ref());
@@ -378,7 +404,7 @@ fn location_routes(
     };
     let answer = |status| Action::Answer(Answer::Direct { status, body: Vec::new() });
     if location.backend.and_then(|backend| backend.service.as_ref()).is_none() {
-        return vec![route(Listeners::All, "", matches.clone(), answer(404))];
+        return vec![route(Listeners::All, Variant::Main, matches.clone(), answer(404))];
     }
     let protocol = source.effects.protocol.as_ref().map(|protocol| protocol.value);
     let sides: &[_] = match protocol {
@@ -390,10 +416,10 @@ fn location_routes(
     let mut routes = Vec::new();
     for (listeners, protocol) in sides {
         let Some(main) = location.backend_for(draft, *protocol) else {
-            routes.push(route(*listeners, "unavailable", matches.clone(), answer(503)));
+            routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };
-        match canary::find(draft, location, main, canaries) {
+        match canaries.find(draft, location, main) {
             Some(alternative) => {
                 routes.extend(canary::routes(
                     source,
@@ -405,7 +431,7 @@ fn location_routes(
             }
             None => {
                 let action = Action::Forward(vec![Destination::only(main)]);
-                routes.push(route(*listeners, "", matches.clone(), action));
+                routes.push(route(*listeners, Variant::Main, matches.clone(), action));
             }
         }
     }
@@ -414,19 +440,18 @@ fn location_routes(
 
 /// nginx answers 301 for the path without the slash that a declared path ends in, unless that is declared too.
 fn slash_redirects(locations: &[Location<'_>]) -> Vec<Route> {
-    let declared = |path: &str| locations.iter().any(|location| location.path == path);
-    let mut redirects: Vec<Route> = Vec::new();
+    let mut taken: HashSet<&str> = locations.iter().map(|location| location.path).collect();
+    let mut redirects = Vec::new();
     for location in locations {
         let Some(bare) = location.path.strip_suffix('/').filter(|bare| !bare.is_empty()) else { continue };
-        let matches = Match::path(PathMatch::Exact(bare.to_owned()));
-        if declared(bare) || redirects.iter().any(|redirect| redirect.matches == matches) {
+        if !taken.insert(bare) {
             continue;
         }
         redirects.push(Route {
             origin: location.origin.clone(),
-            variant: "to the path with a slash",
+            variant: Variant::ToSlash,
             listeners: Listeners::All,
-            matches,
+            matches: Match::path(PathMatch::Exact(bare.to_owned())),
             action: Action::Answer(Answer::Redirect(Box::new(Redirect {
                 path: RedirectPath::Whole(location.path.to_owned()),
                 status: 301,

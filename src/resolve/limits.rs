@@ -1,5 +1,8 @@
 //! Limits of a routing object: from annotations, and from the RateLimitPolicies that target it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::draft::Draft;
 use crate::crd::rate_limit_policy::{KeyChoice, PolicyLimit};
 use crate::features::effects::{Answer, Effects, Guard, LimitKey, LimitStatus, Listeners, Phase, RouteLimit};
@@ -21,7 +24,7 @@ pub(crate) fn of_annotations(
     let mut add = |name: &str, limit: &Option<(u32, Origin)>, period_ms: u64| {
         let Some((requests, origin)) = limit else { return };
         let burst = requests.saturating_mul(limits.burst_multiplier);
-        let id: std::sync::Arc<str> = format!("{key}/{name}").into();
+        let id: Arc<str> = format!("{key}/{name}").into();
         draft.limit(Limit {
             id: id.clone(),
             key: Key::ClientAddress,
@@ -46,14 +49,41 @@ pub(crate) fn of_policies(draft: &mut Draft<'_>, key: &ObjectKey, effects: &mut 
         for path in policy.spec.unknown_paths() {
             draft.findings.warning(policy_key, path, "UnknownField", "is not a field of a RateLimitPolicy");
         }
+        let mut ids = Ids::default();
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
-            of_policy(draft, &origin, limit, effects);
+            of_policy(draft, &origin, limit, &mut ids, effects);
         }
     }
 }
 
-fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effects: &mut Effects) {
+/// Ids of a policy's limits, by what they count and for how long. Not by their place in the list, so that a limit keeps
+/// its counters when others come and go before it; nor by the number of requests, so that an edit of that is no edit of
+/// routes.
+#[derive(Debug, Default)]
+struct Ids(HashMap<String, usize>);
+
+impl Ids {
+    fn next(&mut self, policy: &ObjectKey, key: &Key, window_ms: u64) -> Arc<str> {
+        let window = window_ms / SECOND_MS;
+        let id = match key {
+            Key::ClientAddress => format!("{policy}/clientAddress/{window}s"),
+            Key::Header(name) => format!("{policy}/header/{name}/{window}s"),
+        };
+        let same = self.0.entry(id.clone()).or_default();
+        *same += 1;
+        // Two that count the same for as long: the smaller one counts, but both are what was asked for.
+        if *same > 1 { format!("{id}/{same}").into() } else { id.into() }
+    }
+}
+
+fn of_policy(
+    draft: &mut Draft<'_>,
+    origin: &Origin,
+    limit: &PolicyLimit,
+    ids: &mut Ids,
+    effects: &mut Effects,
+) {
     let mut refuse = |field: &str, message: String| {
         let field = format!("{}.{field}", origin.field);
         draft.findings.error(
@@ -81,7 +111,7 @@ fn of_policy(draft: &mut Draft<'_>, origin: &Origin, limit: &PolicyLimit, effect
             (LimitKey::Header(name.clone()), Key::Header(name.into()))
         }
     };
-    let id: std::sync::Arc<str> = format!("{}/{}", origin.object, origin.field).into();
+    let id = ids.next(&origin.object, &key, window_ms);
     let algorithm = Algorithm::FixedWindow { requests: limit.requests, window_ms };
     draft.limit(Limit { id: id.clone(), key, algorithm });
     effects.rate_limits.push(RouteLimit {
@@ -107,4 +137,74 @@ fn missing_key(header: &str, origin: &Origin) -> [Guard; 2] {
     };
     let absent = HeaderMatch::new(header, TextMatch::Present).inverted();
     [guard(absent), guard(HeaderMatch::exact(header, ""))]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use crate::crd::virtual_service::VirtualService;
+    use crate::resolve;
+    use crate::settings::Settings;
+    use crate::store::{Object, Store, Stored, View};
+    use crate::values::{Age, HostName};
+
+    /// The ids of the limits that a policy with these makes, and what was found.
+    fn ids(limits: &[Value]) -> (Vec<String>, Vec<String>) {
+        let service: VirtualService = serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "api"},
+            "spec": {"hosts": ["x.io"], "gateways": ["gw"], "http": [{"directResponse": {"status": 200}}]},
+        }))
+        .unwrap();
+        let policy = serde_json::from_value(json!({
+            "apiVersion": "chancery.dev/v1alpha1",
+            "kind": "RateLimitPolicy",
+            "metadata": {"namespace": "shop", "name": "quota"},
+            "spec": {"targetRef": {"kind": "VirtualService", "name": "api"}, "limits": limits},
+        }))
+        .unwrap();
+        let mut store = Store::default();
+        for object in [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)] {
+            store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
+        }
+        let host = HostName::parse("x.io").unwrap();
+        let resolved = resolve::host(&View::new(&store), &Settings::default(), &host);
+        let limits = resolved.host.unwrap().limits;
+        let found = resolved.findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
+        (
+            limits.iter().map(|limit| limit.id.to_string()).collect(),
+            found.map(|finding| finding.field.clone()).collect(),
+        )
+    }
+
+    #[test]
+    fn ids_do_not_depend_on_places() {
+        let by_header = json!({"key": {"header": "X-Api-Key"}, "requests": 5, "window": "1m"});
+        let by_day = json!({"key": {"header": "x-api-key"}, "requests": 1000, "window": "24h"});
+        let by_address = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "60s"});
+        let broken = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "soon"});
+        let (before, _) = ids(&[by_header.clone(), by_day.clone()]);
+        assert_eq!(
+            before,
+            [
+                "RateLimitPolicy/shop/quota/header/x-api-key/60s",
+                "RateLimitPolicy/shop/quota/header/x-api-key/86400s"
+            ]
+        );
+        let (after, found) = ids(&[by_address, broken, by_day, by_header]);
+        assert_eq!(after, ["RateLimitPolicy/shop/quota/clientAddress/60s", &before[1], &before[0]]);
+        assert_eq!(found, ["spec.limits[1].window"]);
+    }
+
+    #[test]
+    fn equal_ones_are_two_all_the_same() {
+        let limit = |requests| json!({"key": {"clientAddress": true}, "requests": requests, "window": "1s"});
+        let (ids, _) = ids(&[limit(1), limit(2)]);
+        assert_eq!(
+            ids,
+            ["RateLimitPolicy/shop/quota/clientAddress/1s", "RateLimitPolicy/shop/quota/clientAddress/1s/2"]
+        );
+    }
 }

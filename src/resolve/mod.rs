@@ -24,6 +24,7 @@ use std::sync::Arc;
 use thin_vec::ThinVec;
 
 use crate::features::effects::{Answer, Effects, Listeners};
+use crate::model::route::Variant;
 use crate::model::{Action, Host, Match, PathMatch, Route};
 use crate::settings::Settings;
 use crate::store::{Object, View};
@@ -132,7 +133,7 @@ fn not_found(routes: &[Route], object: &ObjectKey) -> Option<Route> {
     });
     (!takes_all).then(|| Route {
         origin: Origin::new(object, ""),
-        variant: "not found",
+        variant: Variant::NotFound,
         listeners: Listeners::All,
         matches: Match::path(PathMatch::Prefix("/".to_owned())),
         action: Action::Answer(Answer::Direct { status: 404, body: Vec::new() }),

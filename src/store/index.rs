@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Object, Read, Stored};
 use crate::values::{Age, HostName, Kind, ObjectKey};
@@ -185,10 +185,39 @@ fn listed_kind(stored: &Stored) -> Vec<Kind> {
     (kind == Kind::IngressClass).then_some(kind).into_iter().collect()
 }
 
-/// Endpoints that new requests may go to: `ready`, which the API server leaves out when it is unknown and true.
+/// Whether new requests may go to an endpoint. Conditions that are not given are unknown, which the API says to read as
+/// ready; one that is terminating is not, unless it says so.
+pub(crate) fn is_ready(endpoint: &Endpoint) -> bool {
+    let Some(conditions) = &endpoint.conditions else { return true };
+    conditions.ready.unwrap_or(!conditions.terminating.unwrap_or(false))
+}
+
 fn ready_endpoints(slice: &EndpointSlice) -> usize {
-    let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    };
-    slice.endpoints.iter().flatten().filter(ready).count()
+    slice.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::discovery::v1::EndpointConditions;
+
+    use super::*;
+
+    #[test]
+    fn readiness() {
+        for (ready, terminating, expected) in [
+            (None, None, true),
+            (None, Some(false), true),
+            (None, Some(true), false),
+            (Some(true), None, true),
+            // `publishNotReadyAddresses` has it so.
+            (Some(true), Some(true), true),
+            (Some(false), None, false),
+            (Some(false), Some(true), false),
+        ] {
+            let conditions = Some(EndpointConditions { ready, terminating, serving: None });
+            let endpoint = Endpoint { conditions, ..Endpoint::default() };
+            assert_eq!(is_ready(&endpoint), expected, "{ready:?} {terminating:?}");
+        }
+        assert!(is_ready(&Endpoint::default()));
+    }
 }

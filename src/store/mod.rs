@@ -4,11 +4,14 @@ mod index;
 mod object;
 mod view;
 
+pub(crate) use index::is_ready;
 pub use object::{Object, Stored};
 pub use view::{Read, View};
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use index::Indexes;
 
@@ -34,6 +37,16 @@ pub enum Change {
     Ready,
 }
 
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// It was created or changed.
+    Applied,
+    /// It is gone.
+    Deleted,
+}
+
 /// All objects, and the indexes over them. One task owns and writes it.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -42,7 +55,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Puts an object in; answers what readers may have seen differently.
+    /// Puts an object in; answers what readers may have seen differently: nothing if it was there in just this form.
     pub fn apply(&mut self, new: Arc<Stored>) -> Vec<Read> {
         let key = new.key.clone();
         let old = self.objects.get(&key);
@@ -55,7 +68,7 @@ impl Store {
         touched
     }
 
-    /// Takes an object out; answers what readers may have seen differently.
+    /// Takes an object out; answers what readers may have seen differently: nothing if it was not there.
     pub fn delete(&mut self, key: &ObjectKey) -> Vec<Read> {
         let Some(old) = self.objects.remove(key) else { return Vec::new() };
         let mut touched = self.indexes.replace(key, Some(&old), None);

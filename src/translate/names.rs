@@ -28,3 +28,6 @@ pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
 pub const DEFAULT_SECRET: &str = "*";
 /// What is asked for where a client sends no SNI. To delta xDS `*` would mean every secret.
 pub const NO_SNI: &str = "default";
+
+/// There is no cluster of this name: what gets there is answered 503.
+pub const NO_CLUSTER: &str = "chancery_none";

@@ -16,7 +16,8 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 
 use super::{names, proto, route_effects, version};
-use crate::features::effects::{HeaderOperation, Listeners};
+use crate::features::cors::Cors;
+use crate::features::effects::{HeaderOperation, Listeners, Setting};
 use crate::model::{Action, Destination, Host, Match, PathMatch, Route};
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
 use crate::xds::{Resource, TypeUrl};
@@ -61,6 +62,9 @@ fn route_configuration(host: &Host, listener: &str) -> Resource {
     for route in host.routes.iter().filter(|route| here(route.listeners)) {
         let mut guards: Vec<_> = route.effects.guards.iter().filter(|guard| here(guard.listeners)).collect();
         guards.sort_by_key(|guard| guard.phase);
+        if let (false, Some(cors)) = (guards.is_empty(), &route.effects.cors) {
+            routes.extend(preflights(route, cors));
+        }
         for guard in guards {
             let mut matches = route.matches.clone();
             matches.headers.extend(guard.when.iter().cloned());
@@ -109,6 +113,31 @@ fn stands_on(listeners: Listeners, listener: &str) -> bool {
 /// What tells a guard's route from another route's of the same guard.
 fn reason(route: &Route) -> String {
     format!("for {}", route.name())
+}
+
+/// The routes of preflights that guards must not refuse, since a browser sends no key with one.
+///
+/// Envoy's `cors` filter passes by what Envoy answers by itself, as it does for guards. So it gets routes that forward,
+/// of requests that it answers: nothing ever comes to their cluster. Preflights of other origins are for the guards.
+fn preflights(route: &Route, cors: &Setting<Cors>) -> Vec<EnvoyRoute> {
+    let given = || TextMatch::Regex(".+".to_owned());
+    let origins = if cors.value.allows_any() { vec![given()] } else { cors.value.origins.clone() };
+    let preflight = |origin| {
+        let mut matches = route.matches.clone();
+        matches.headers.extend([
+            HeaderMatch::exact(":method", "OPTIONS"),
+            HeaderMatch::new("origin", origin),
+            HeaderMatch::new("access-control-request-method", given()),
+        ]);
+        let mut preflight = envoy_route(format!("{} {}", cors.origin, reason(route)), &matches);
+        preflight.action = Some(EnvoyAction::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(names::NO_CLUSTER.to_owned())),
+            ..RouteAction::default()
+        }));
+        route_effects::cors(&mut preflight, &cors.value);
+        preflight
+    };
+    origins.into_iter().map(preflight).collect()
 }
 
 fn lower(host: &Host, route: &Route, common: &route_effects::Common) -> EnvoyRoute {

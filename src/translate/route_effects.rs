@@ -279,9 +279,15 @@ pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects,
     if let Some(fault) = &effects.fault {
         set("envoy.filters.http.fault", pack(&http_fault(&fault.value)));
     }
-    if let Some(cors) = &effects.cors {
-        set("envoy.filters.http.cors", pack(&cors_policy(&cors.value)));
+    if let Some(rules) = &effects.cors {
+        cors(route, &rules.value);
     }
+}
+
+/// What the `cors` filter is told.
+pub(crate) fn cors(route: &mut EnvoyRoute, rules: &Cors) {
+    let policy = pack(&cors_policy(rules));
+    route.typed_per_filter_config.insert("envoy.filters.http.cors".to_owned(), policy);
 }
 
 fn body_size_limit(bytes: u64) -> Any {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use indexmap::IndexSet;
 use serde::Serialize;
 
 use super::ObjectKey;
@@ -53,9 +54,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Collects findings of one run of a pure function.
+/// Collects findings of one run of a pure function, each once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Findings(Vec<Finding>);
+pub struct Findings(IndexSet<Finding>);
 
 impl Findings {
     /// Adds an error.
@@ -106,18 +107,12 @@ impl Findings {
             reason,
             message: message.into(),
         };
-        if !self.0.contains(&finding) {
-            self.0.push(finding);
-        }
+        self.0.insert(finding);
     }
 
     /// Adds those of another run.
     pub fn extend(&mut self, other: Self) {
-        for finding in other.0 {
-            if !self.0.contains(&finding) {
-                self.0.push(finding);
-            }
-        }
+        self.0.extend(other.0);
     }
 
     /// Whether nothing was found.
@@ -126,12 +121,12 @@ impl Findings {
     }
 
     /// The findings in the order they were made.
-    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }
 
     /// Takes them out.
     pub fn into_vec(self) -> Vec<Finding> {
-        self.0
+        self.0.into_iter().collect()
     }
 }

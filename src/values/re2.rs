@@ -254,7 +254,7 @@ impl Parser<'_> {
             Some('0') => Some(self.octal(0)),
             // A single digit would be a back reference.
             Some(digit @ '1'..='7') if self.rest.starts_with(|next: char| ('0'..='7').contains(&next)) => {
-                digit.to_digit(8).map(|first| self.octal(first))
+                digit.to_digit(8).map(|first| self.octal(first)).filter(|code| *code <= MAX_CODE)
             }
             Some('x') => self.hexadecimal(),
             Some('a') => Some(7),

@@ -9,7 +9,7 @@ use crate::features::mirror::Copies;
 use crate::features::{Field, timeouts};
 use crate::model::route::MirrorBackend;
 use crate::model::{Destination, Endpoints};
-use crate::resolve::backend::{self, Port, Upstream};
+use crate::resolve::backend::{self, PORT_FORM, Port, Upstream, port_number};
 use crate::resolve::draft::Draft;
 use crate::values::{ObjectKey, Origin};
 
@@ -155,13 +155,16 @@ fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted) -> Option<usize> {
         let message = "subsets are not supported yet; requests go to the whole Service";
         field.child("subset").warning("NotSupported", message);
     }
-    let port = match wanted.port.as_ref().map(|port| u16::try_from(port.number)) {
+    let port = match &wanted.port {
         None => Port::Only,
-        Some(Ok(number @ 1..)) => Port::ServiceNumber(number),
-        Some(_) => {
-            field.child("port.number").error("InvalidPort", "is not a port; requests are answered 503");
-            return None;
-        }
+        Some(port) => match port_number(port.number) {
+            Some(number) => Port::ServiceNumber(number),
+            None => {
+                let message = format!("{} is not {PORT_FORM}; requests are answered 503", port.number);
+                field.child("port.number").error("InvalidPort", message);
+                return None;
+            }
+        },
     };
     let host = full_name(draft, &at.object, &wanted.host);
     let Some((namespace, name, _)) = backend::service_name(draft, &host) else {

@@ -20,7 +20,7 @@ use crate::features::effects::{Answer, Effects, Listeners};
 use crate::features::{
     Field, cors, direct_response, fault, headers, mirror, redirect, retries, rewrite, timeouts,
 };
-use crate::model::route::MirrorBackend;
+use crate::model::route::{MirrorBackend, Variant};
 use crate::model::{Action, Match, PathMatch, Route};
 use crate::values::{HostName, ObjectKey};
 
@@ -96,7 +96,7 @@ fn check_hosts(hosts: &[String], field: &mut Field<'_>) {
 /// What a rule does, and on which listeners: one action, or one for each listener where they differ.
 #[derive(Debug)]
 struct Outcome {
-    actions: Vec<(Listeners, &'static str, Action)>,
+    actions: Vec<(Listeners, Variant, Action)>,
     effects: Effects,
     mirrors: ThinVec<MirrorBackend>,
 }
@@ -128,7 +128,7 @@ impl Builder<'_> {
                 let routes = if all { &mut self.group.everything } else { &mut self.group.routes };
                 routes.push(Route {
                     origin: entry.origin.clone(),
-                    variant,
+                    variant: *variant,
                     listeners,
                     matches: entry.matches.clone(),
                     action: action.clone(),
@@ -163,8 +163,10 @@ impl Builder<'_> {
         };
         headers::from_rule(rule, &mut field, &mut effects);
         cors::from_rule(rule, &mut field, &mut effects);
-        let actions =
-            answers.into_iter().map(|(listeners, answer)| (listeners, "", Action::Answer(answer))).collect();
+        let actions = answers
+            .into_iter()
+            .map(|(listeners, answer)| (listeners, Variant::Main, Action::Answer(answer)))
+            .collect();
         Some(Outcome { actions, effects, mirrors: ThinVec::new() })
     }
 
@@ -184,8 +186,8 @@ impl Builder<'_> {
         let copies = mirror::from_rule(rule, &mut field);
         let mirrors = destinations::mirrors(draft, self.key, &copies, &mut effects);
         let (variant, action) = match destinations::destinations(draft, self.key, path, rule, &mut effects) {
-            Some(destinations) => ("", Action::Forward(destinations)),
-            None => ("unavailable", Action::Answer(Answer::Direct { status: 503, body: Vec::new() })),
+            Some(destinations) => (Variant::Main, Action::Forward(destinations)),
+            None => (Variant::Unavailable, Action::Answer(Answer::Direct { status: 503, body: Vec::new() })),
         };
         Outcome { actions: vec![(Listeners::All, variant, action)], effects, mirrors }
     }

@@ -4,9 +4,10 @@
 //! vanishes or becomes empty may be about to be written anew (`git checkout` and many editors do that), so its objects
 //! stay for [`GRACE`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,7 +111,7 @@ struct Follower {
     watcher: RecommendedWatcher,
     folder: Folder,
     /// Every file as it was read last.
-    files: HashMap<Arc<str>, Option<Stamp>>,
+    files: BTreeMap<Arc<str>, Option<Stamp>>,
     /// Files of which some change is not over yet, and when to look.
     later: BTreeMap<Arc<str>, Instant>,
     /// Files to be read now.
@@ -136,7 +137,7 @@ impl Follower {
             root,
             watcher,
             folder: Folder::default(),
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             later: BTreeMap::new(),
             dirty: BTreeSet::new(),
         };
@@ -265,12 +266,15 @@ impl Follower {
     /// A file is not there, nor is anything below it if it was a folder.
     fn vanished(&mut self, name: &str, grace: Duration) {
         let at = Instant::now() + grace;
-        let below = |file: &&Arc<str>| {
-            file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let gone: Vec<_> = self.files.keys().filter(below).cloned().collect();
-        self.dirty.retain(|file| !below(&file));
-        self.later.extend(gone.into_iter().map(|file| (file, at)));
+        // What is below a folder begins with `name/`, and `0` comes right after the slash.
+        let (first, end) = (format!("{name}/"), format!("{name}0"));
+        let below = (Bound::Included(first.as_str()), Bound::Excluded(end.as_str()));
+        let unread: Vec<_> = self.dirty.range::<str, _>(below).cloned().collect();
+        for file in unread.iter().map(|file| &**file).chain([name]) {
+            self.dirty.remove(file);
+        }
+        let gone = self.files.get_key_value(name).into_iter().chain(self.files.range::<str, _>(below));
+        self.later.extend(gone.map(|(file, _)| (file.clone(), at)));
     }
 
     fn wait(&mut self, name: Arc<str>) {

@@ -7,12 +7,13 @@ use crate::features::effects::{
 };
 use crate::features::fault::Abort;
 use crate::features::retries::Retries;
+use crate::model::route::Variant;
 use crate::model::{Action, Destination, Host, Match, PathMatch, Route};
 use crate::values::matching::TextMatch;
 
 /// The routes of a host, without the one that ends every host.
 pub(super) fn routes(host: &Host) -> Vec<String> {
-    host.routes.iter().filter(|route| route.variant != "not found").map(|it| route(host, it)).collect()
+    host.routes.iter().filter(|route| route.variant != Variant::NotFound).map(|it| route(host, it)).collect()
 }
 
 fn route(host: &Host, route: &Route) -> String {
