@@ -10,21 +10,12 @@ use serde::Serialize;
 
 use super::State;
 use super::metrics::Metrics;
+use crate::compile::Event;
 use crate::fleet::{Fleet, Timing};
 use crate::values::ObjectKey;
 
 /// How many changes are remembered.
 const REMEMBERED: usize = 1_000;
-
-/// What happened to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Event {
-    /// It was created or changed.
-    Applied,
-    /// It is gone.
-    Deleted,
-}
 
 /// The latest changes. A clone is another handle to the same.
 #[derive(Clone)]

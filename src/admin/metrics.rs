@@ -15,9 +15,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::State;
-use super::changes::Event;
 use super::error::Error;
 use super::scrape::Now;
+use crate::compile::Event;
 use crate::values::Kind;
 
 /// What is counted where it happens. A clone is another handle to the same.

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use tonic::codegen::Service as _;
 
 use super::*;
-use crate::admin::changes::Event;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Event};
 use crate::descriptors;
 use crate::fleet::ResponseSize;
 use crate::model::Certificate;

@@ -9,12 +9,11 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Metrics;
-use crate::admin::changes::{Changes, Event};
+use crate::admin::changes::Changes;
 use crate::compile::{Compiler, Published};
 use crate::fleet::Rejections;
 use crate::model::limit::LimitSet;
 use crate::store::Change;
-use crate::values::ObjectKey;
 use crate::xds::snapshot;
 
 /// Changes that are too many to compile between two polls of a runtime's thread.
@@ -67,7 +66,6 @@ pub(super) async fn run(
 
 impl Outlets {
     fn compile(&self, compiler: &mut Compiler, changes: Vec<Change>, seen: SystemTime) {
-        let events: Vec<_> = changes.iter().filter_map(event).collect();
         let before = compiler.published().snapshot.sequence();
         let begun = Instant::now();
         let published = compiler.apply(changes);
@@ -88,15 +86,7 @@ impl Outlets {
         }
         self.published.send_replace(Arc::new(published.clone()));
         let changed = (published.ready && sequence != before).then_some(sequence);
-        self.changes.record(events, seen, crate::clock::now(), changed);
+        self.changes.record(compiler.take_events(), seen, crate::clock::now(), changed);
         tracing::debug!(sequence, took = ?begun.elapsed(), "compiled");
-    }
-}
-
-fn event(change: &Change) -> Option<(ObjectKey, Event)> {
-    match change {
-        Change::Applied(applied) => Some((applied.object.key(), Event::Applied)),
-        Change::Deleted(key) => Some((key.clone(), Event::Deleted)),
-        Change::Listed(..) | Change::Findings { .. } | Change::Ready => None,
     }
 }

@@ -17,6 +17,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::model::{Certificate, EndpointSetKey, Host};
@@ -61,6 +63,16 @@ pub struct Published {
     pub ready: bool,
 }
 
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// It was created or changed.
+    Applied,
+    /// It is gone.
+    Deleted,
+}
+
 /// The one writer: takes changes, keeps everything that follows from them up to date.
 #[derive(Debug)]
 pub struct Compiler {
@@ -76,6 +88,8 @@ pub struct Compiler {
     rejections: BTreeSet<String>,
     /// Whether the snapshot is still that of an earlier process.
     resumed: bool,
+    /// What the last changes did to objects.
+    events: Vec<(ObjectKey, Event)>,
     update: Update,
     published: Published,
 }
@@ -114,6 +128,7 @@ impl Compiler {
             dirty: BTreeSet::new(),
             rejections: BTreeSet::new(),
             resumed: false,
+            events: Vec::new(),
             update,
             published: Published::default(),
         };
@@ -144,6 +159,7 @@ impl Compiler {
     /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
     /// full nothing is computed, since most of it would be computed again.
     pub fn apply(&mut self, changes: Vec<Change>) -> &Published {
+        self.events.clear();
         for change in changes {
             self.store_change(change);
         }
@@ -155,6 +171,12 @@ impl Compiler {
         }
         self.published.findings = self.ledger.published();
         &self.published
+    }
+
+    /// What the last [`apply`](Self::apply) did to objects. A listing says all again that there is; only what is different
+    /// from before has happened.
+    pub fn take_events(&mut self) -> Vec<(ObjectKey, Event)> {
+        std::mem::take(&mut self.events)
     }
 
     /// What readers see now.
@@ -207,12 +229,17 @@ impl Compiler {
         match change {
             Change::Applied(applied) => {
                 let key = applied.object.key();
-                self.ledger.set(&format!("object {key}"), applied.findings.clone());
-                if matches!(key.kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy) {
-                    self.dirty.insert(Output::Object(key));
-                }
+                let findings = applied.findings.clone();
                 let touched = self.store.apply(*applied);
+                if touched.is_empty() {
+                    return;
+                }
+                self.ledger.set(&format!("object {key}"), findings);
+                if matches!(key.kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy) {
+                    self.dirty.insert(Output::Object(key.clone()));
+                }
                 self.touch(&touched);
+                self.events.push((key, Event::Applied));
             }
             Change::Deleted(key) => self.delete(&key),
             Change::Listed(kind, keys) => {
@@ -228,7 +255,10 @@ impl Compiler {
     fn delete(&mut self, key: &ObjectKey) {
         self.ledger.set(&format!("object {key}"), Vec::new());
         let touched = self.store.delete(key);
-        self.touch(&touched);
+        if !touched.is_empty() {
+            self.touch(&touched);
+            self.events.push((key.clone(), Event::Deleted));
+        }
     }
 
     /// What read something of this is dirty. A host that somebody names for the first time has no reader yet.

@@ -54,7 +54,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Puts an object in; answers what readers may have seen differently.
+    /// Puts an object in; answers what readers may have seen differently: nothing if it was there in just this form.
     pub fn apply(&mut self, applied: Applied) -> Vec<Read> {
         let key = applied.object.key();
         let new = Arc::new(Stored { object: applied.object, age: applied.age, findings: applied.findings });
@@ -68,7 +68,7 @@ impl Store {
         touched
     }
 
-    /// Takes an object out; answers what readers may have seen differently.
+    /// Takes an object out; answers what readers may have seen differently: nothing if it was not there.
     pub fn delete(&mut self, key: &ObjectKey) -> Vec<Read> {
         let Some(old) = self.objects.remove(key) else { return Vec::new() };
         let mut touched = self.indexes.replace(key, Some(&old), None);

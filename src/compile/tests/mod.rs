@@ -141,11 +141,13 @@ proptest! {
         let remains = Remains::after(batches.iter().flatten());
         for change in remains.changes() {
             compiler.apply(vec![change]);
+            prop_assert!(compiler.take_events().is_empty());
         }
         let listed = Kind::ALL.map(|kind| remains.listed(kind));
         let after = compiler.apply(listed.into_iter().chain(remains.changes()).collect());
         prop_assert_eq!(after.snapshot.sequence(), before.snapshot.sequence());
         assert_equal(after, &before);
+        prop_assert!(compiler.take_events().is_empty());
     }
 
     /// Nothing is left of what is gone.
@@ -156,6 +158,10 @@ proptest! {
         let after = compiler.apply(remains.removal());
         assert_equal(after, from_scratch(&settings, &Remains::default()).published());
         assert!(after.hosts.is_empty() && after.limits.is_empty());
+        let events = compiler.take_events();
+        let gone = remains.removal().into_iter().filter(|change| matches!(change, Change::Deleted(_)));
+        prop_assert_eq!(events.len(), gone.count());
+        prop_assert!(events.iter().all(|(_, event)| *event == super::Event::Deleted));
     }
 
     /// What an earlier process knew is brought up to date, whatever it was.
