@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tonic::codegen::Service as _;
 
 use super::*;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Event};
 use crate::descriptors;
 use crate::fleet::ResponseSize;
 use crate::model::Certificate;
 use crate::settings::Settings;
-use crate::store::{Change, Event, Object, Stored};
+use crate::store::{Change, Object, Stored};
 use crate::values::{Age, Kind, ObjectKey};
 use crate::xds::message::Protocol;
 use crate::xds::session::{self, Progress};

@@ -18,11 +18,12 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::model::{Certificate, EndpointSetKey, Host};
 use crate::settings::Settings;
-pub use crate::store::Event;
 use crate::store::{Change, Read, Store};
 use crate::translate;
 use crate::values::{Finding, HostName, Kind, ObjectKey};
@@ -61,6 +62,16 @@ pub struct Published {
     pub limits: LimitSet,
     /// Whether every source has been read in full, so that the snapshot is whole.
     pub ready: bool,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// It was created or changed.
+    Applied,
+    /// It is gone.
+    Deleted,
 }
 
 /// The one writer: takes changes, keeps everything that follows from them up to date.

@@ -11,8 +11,6 @@ pub use view::{Read, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use index::Indexes;
 
 use crate::values::{Finding, Kind, ObjectKey};
@@ -35,16 +33,6 @@ pub enum Change {
     },
     /// Every source has been read in full once: the first snapshot may be built.
     Ready,
-}
-
-/// What happened to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Event {
-    /// It was created or changed.
-    Applied,
-    /// It is gone.
-    Deleted,
 }
 
 /// All objects, and the indexes over them. One task owns and writes it.

@@ -17,7 +17,7 @@ use proptest::test_runner::Config;
 use super::{Compiler, Published};
 use crate::descriptors;
 use crate::settings::Settings;
-use crate::store::{self, Change};
+use crate::store::Change;
 use crate::translate::listener::listeners;
 use crate::values::Kind;
 use crate::xds::{Resource, Snapshot, TypeUrl, Version};
@@ -165,7 +165,7 @@ proptest! {
         let events = compiler.take_events();
         let gone = remains.removal().into_iter().filter(|change| matches!(change, Change::Deleted(_)));
         prop_assert_eq!(events.len(), gone.count());
-        prop_assert!(events.iter().all(|(_, event)| *event == store::Event::Deleted));
+        prop_assert!(events.iter().all(|(_, event)| *event == super::Event::Deleted));
     }
 
     /// What an earlier process knew is brought up to date, whatever it was.
