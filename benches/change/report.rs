@@ -264,7 +264,7 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
 fn in_process() -> anyhow::Result<String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
     let mut found = BTreeMap::new();
-    for group in ["from_scratch", "one_edit", "fan_out", "subscription"] {
+    for group in ["from_scratch", "one_edit", "one_host", "fan_out", "subscription"] {
         estimates(&target.join("criterion").join(group), group, &mut found)?;
     }
     let mut rows = Rows::new(&["", "mean", "95 % interval"]);
