@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 pub(crate) struct Object {
     /// The API group; empty for the core group.
     pub(crate) group: String,
+    pub(crate) version: String,
     pub(crate) kind: String,
     /// `default` where a namespaced object gives none.
     pub(crate) namespace: Option<String>,
@@ -43,7 +44,8 @@ const CLUSTER_SCOPED: [&str; 17] = [
     "ValidatingWebhookConfiguration",
 ];
 
-const ISTIO: &str = "networking.istio.io";
+/// The API group of Istio's routing.
+pub(crate) const ISTIO: &str = "networking.istio.io";
 
 impl Object {
     /// An object that the runner makes.
@@ -64,13 +66,14 @@ impl Object {
         text: String,
         value: Value,
     ) -> Object {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let (group, version) = (group.to_owned(), version.to_owned());
         let namespace = match namespace.as_str() {
             _ if CLUSTER_SCOPED.contains(&kind.as_str()) => None,
             "" => Some("default".to_owned()),
             _ => Some(namespace),
         };
-        Object { group, kind, namespace, name, text, value }
+        Object { group, version, kind, namespace, name, text, value }
     }
 
     /// Whether both are the same object, in whatever version; what has no name is no other.
