@@ -50,6 +50,16 @@ impl Files {
         fs::remove_file(path).context("cannot remove a manifest")
     }
 
+    /// Removes what is in a namespace, and says what it was.
+    pub(crate) fn remove_namespace(&mut self, name: &str) -> Result<Vec<Object>> {
+        let inside = |(object, _): &mut (Object, PathBuf)| object.namespace.as_deref() == Some(name);
+        let removed = self.held.extract_if(.., inside).map(|(object, path)| {
+            fs::remove_file(path).context("cannot remove a manifest")?;
+            Ok(object)
+        });
+        removed.collect()
+    }
+
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.held.iter().map(|(object, _)| object)
     }

@@ -59,7 +59,8 @@ impl Kubernetes {
         })
     }
 
-    pub(super) async fn apply(&mut self, objects: &[Object]) -> Result<()> {
+    /// Creates or updates the objects of one step, in order.
+    pub(crate) async fn apply(&mut self, objects: &[Object]) -> Result<()> {
         let is_routing = |object: &&Object| ROUTING.contains(&object.kind.as_str());
         let aged = objects.iter().filter(is_routing).count() <= AGED;
         for object in objects {
@@ -146,19 +147,16 @@ impl Kubernetes {
 
     /// What is in a namespace goes with it.
     async fn empty_namespace(&mut self, name: &str) -> Result<()> {
-        let inside = |object: &&Object| object.namespace.as_deref() == Some(name);
-        let inside: Vec<Object> = self.files.objects().filter(inside).cloned().collect();
-        for object in inside {
-            let (kind, namespace, name) = (object.kind, object.namespace, object.name);
-            let reference = ObjectRef { kind, namespace, name };
-            self.server.api.purge(&self.path(&reference)?).await?;
-            self.files.delete(&reference)?;
+        for object in self.files.remove_namespace(name)? {
+            let resource = self.server.api.resource(&object).context("an applied kind is known")?;
+            self.server.api.purge(&resource.path(Some(name), &object.name)).await?;
         }
         self.namespaces.remove(name);
         self.server.api.end_namespace(name).await
     }
 
-    pub(super) async fn read(&self, reference: &ObjectRef) -> Result<Option<Value>> {
+    /// The object as the API server holds it; none where it does not exist.
+    pub(crate) async fn read(&self, reference: &ObjectRef) -> Result<Option<Value>> {
         absent(self.server.api.get(&self.path(reference)?).await)
     }
 
@@ -191,23 +189,29 @@ impl Kubernetes {
     }
 
     /// Deletes everything that the case made, and leaves the API server to the next one.
-    pub(super) async fn close(mut self) -> Result<()> {
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.clear().await?;
+        pool::give_back(self.server);
+        Ok(())
+    }
+
+    /// Deletes everything that the case made, and waits until it is gone.
+    pub(crate) async fn clear(&mut self) -> Result<()> {
         self.server.revive().await?;
-        let api = &self.server.api;
+        let (api, own) = (&self.server.api, std::mem::take(&mut self.namespaces));
         let (definitions, made): (Vec<_>, Vec<_>) = std::mem::take(&mut self.made)
             .into_iter()
             .filter(|path| !path.starts_with("/api/v1/namespaces/") || path.matches('/').count() > 4)
             .partition(|path| path.contains("/customresourcedefinitions/"));
-        let namespaces = self.namespaces.iter().map(String::as_str).chain(["default"]);
+        let namespaces = own.iter().map(String::as_str).chain(["default"]);
         let others = namespaces.flat_map(|name| MADE_BY_OTHERS.map(|path| path.replace("{}", name)));
         let all: Vec<String> = made.into_iter().chain(others).collect();
         iter(&all).map(|path| api.purge(path)).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let ends = self.namespaces.iter().map(|name| api.end_namespace(name));
+        let ends = own.iter().map(|name| api.end_namespace(name));
         iter(ends).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for path in definitions {
             self.undefine(&path).await?;
         }
-        pool::give_back(self.server);
         Ok(())
     }
 

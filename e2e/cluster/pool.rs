@@ -15,16 +15,16 @@ const FIRST_PORT: u16 = 32_000;
 /// An API server that holds nothing of another case; started if there is none.
 pub(super) async fn take(settings: &Settings) -> Result<ApiServer> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    if let Some(server) = idle {
-        return Ok(server);
-    }
     let assets = match &settings.kube_assets {
         Some(assets) if ["etcd", "kube-apiserver"].iter().all(|name| assets.join(name).is_file()) => assets,
         _ => bail!(
             "there is no kube-apiserver and etcd (scripts/install-kube-apiserver builds them, KUBEBUILDER_ASSETS names others)"
         ),
     };
+    let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    if let Some(server) = idle {
+        return Ok(server);
+    }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = settings.work.join(format!("kube-apiserver-{number}"));
     // Those that were given up keep their ports no longer.
