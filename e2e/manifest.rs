@@ -1,10 +1,11 @@
 //! Manifests: one text, any number of objects, each keeping the text it was given.
 
-use crate::case::values::ObjectRef;
 use crate::yaml;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 /// One Kubernetes object, as text.
@@ -111,6 +112,37 @@ impl Object {
         let number =
             |server: &Value| server.pointer(port).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
         servers.into_iter().flatten().filter_map(number).collect()
+    }
+}
+
+/// `Kind/namespace/name`, or `Kind/name` of a cluster-scoped object. A Gateway is Istio's.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ObjectRef {
+    pub(crate) kind: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+impl FromStr for ObjectRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (kind, namespace, name) = match parts[..] {
+            [kind, namespace, name] => (kind, Some(namespace.to_owned()), name),
+            [kind, name] => (kind, None, name),
+            _ => return Err(format!("`{text}` is not of the form Kind/namespace/name or Kind/name")),
+        };
+        Ok(ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A kube-apiserver with its etcd, on loopback. It outlives a case, and knows no controller, scheduler or kubelet.
 
-use super::api::Api;
+use super::api::{Api, refused_with};
 use super::definitions;
 use crate::manifest::Object;
 use crate::process::Program;
 use anyhow::{Context as _, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,9 +41,10 @@ impl ApiServer {
         // What a former run left.
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let key = rcgen::KeyPair::generate()?;
-        fs::write(folder.join("key"), key.serialize_pem())?;
-        fs::write(folder.join("key.pub"), key.public_key_pem())?;
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+        fs::write(folder.join("certificate"), own.cert.pem())?;
+        fs::write(folder.join("key"), own.signing_key.serialize_pem())?;
+        fs::write(folder.join("key.pub"), own.signing_key.public_key_pem())?;
         fs::write(folder.join("users"), USERS)?;
         let kubeconfig = write_kubeconfig(folder, port)?;
         let (etcd, program) = programs(assets, folder, port);
@@ -58,6 +60,39 @@ impl ApiServer {
             definitions::install(&mut server.api, definition).await?;
         }
         Ok(server)
+    }
+
+    /// The path of an object, whose kind is defined first where it is not served.
+    pub(super) async fn locate(&mut self, object: &Object) -> Result<String> {
+        if object.name.is_empty() {
+            bail!("metadata.name: an object needs a name");
+        }
+        if self.api.resource(object).is_none() {
+            definitions::permit(&mut self.api, object, &mut self.permitted).await?;
+        }
+        let resource = self.api.resource(object).context("what was defined is not known")?;
+        Ok(resource.path(object.namespace.as_deref(), &object.name))
+    }
+
+    /// Creates or updates an object, its namespace being there; `path` is its own. Says what the object is then.
+    pub(super) async fn apply(&mut self, path: &str, object: &Object) -> Result<Value> {
+        let mut applied = self.api.apply(path, &object.text).await?;
+        if has_status_of_others(object) {
+            applied = self.api.apply(&format!("{path}/status"), &object.text).await?;
+        }
+        if object.kind == "CustomResourceDefinition" {
+            self.api.define(&object.value).await?;
+        }
+        Ok(applied)
+    }
+
+    /// Makes a namespace, unless it is there.
+    pub(super) async fn make_namespace(&self, name: &str) -> Result<()> {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        match self.api.create("/api/v1/namespaces", &namespace).await {
+            Err(error) if !refused_with(&error, 409) => Err(error).context("its namespace"),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until the server is ready, with a fresh connection: those to a server that was stopped are of no use.
@@ -90,6 +125,13 @@ impl ApiServer {
     }
 }
 
+/// Whether the manifest gives a status that else nobody would: there is neither a kubelet nor a load balancer.
+fn has_status_of_others(object: &Object) -> bool {
+    object.group.is_empty()
+        && ["Node", "Pod", "Service"].contains(&object.kind.as_str())
+        && object.value["status"].as_object().is_some_and(|status| !status.is_empty())
+}
+
 fn programs(assets: &Path, folder: &Path, port: u16) -> (Program, Program) {
     let at = |name: &str| folder.join(name).display().to_string();
     let (client, peer) = (format!("http://127.0.0.1:{}", port + 1), format!("http://127.0.0.1:{}", port + 2));
@@ -110,7 +152,8 @@ fn programs(assets: &Path, folder: &Path, port: u16) -> (Program, Program) {
         ("secure-port", port.to_string()),
         ("advertise-address", ADVERTISED.into()),
         ("endpoint-reconciler-type", "none".into()),
-        ("cert-dir", at("certs")),
+        ("tls-cert-file", at("certificate")),
+        ("tls-private-key-file", at("key")),
         ("service-cluster-ip-range", "10.96.0.0/12".into()),
         ("service-account-issuer", "https://kubernetes.default.svc".into()),
         ("service-account-key-file", at("key.pub")),
@@ -131,14 +174,15 @@ fn programs(assets: &Path, folder: &Path, port: u16) -> (Program, Program) {
     )
 }
 
-/// The server signs its own certificate, and nobody else is on this loopback.
+/// The server's certificate is signed by itself.
 fn write_kubeconfig(folder: &Path, port: u16) -> Result<PathBuf> {
-    let path = folder.join("kubeconfig");
+    let (path, certificate) = (folder.join("kubeconfig"), folder.join("certificate"));
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
-         clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}}}]\n\
+         clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: '{}'}}}}]\n\
          users: [{{name: it, user: {{token: admin}}}}]\n\
-         contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n"
+         contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n",
+        certificate.display(),
     );
     fs::write(&path, text).context("cannot write a kubeconfig")?;
     Ok(path)

@@ -1,7 +1,6 @@
 //! A folder of manifests: one file an object, its name numbered in the order of application.
 
-use crate::case::values::ObjectRef;
-use crate::manifest::Object;
+use crate::manifest::{Object, ObjectRef};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,15 +1,14 @@
 //! A case's part in an API server: what it applies, and that nothing of it is left.
 
-use super::api::{absent, refused_with};
+use super::api::absent;
 use super::api_server::ApiServer;
 use super::{Files, definitions, pool};
-use crate::case::values::ObjectRef;
-use crate::manifest::{ISTIO, Object};
+use crate::manifest::{ISTIO, Object, ObjectRef};
 use crate::process::Program;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -100,32 +99,16 @@ impl Kubernetes {
             }
             _ => {}
         }
-        let server = &mut self.server;
-        if server.api.resource(object).is_none() {
-            definitions::permit(&mut server.api, object, &mut server.permitted).await?;
-        }
-        let resource = server.api.resource(object).context("what was defined is not known")?;
-        let path = resource.path(object.namespace.as_deref(), &object.name);
+        let path = self.server.locate(object).await?;
         self.made.insert(path.clone());
-        let mut applied = server.api.apply(&path, &object.text).await?;
-        if has_status_of_others(object) {
-            applied = server.api.apply(&format!("{path}/status"), &object.text).await?;
-        }
-        if object.kind == "CustomResourceDefinition" {
-            server.api.define(&object.value).await?;
-        }
-        Ok(applied)
+        self.server.apply(&path, object).await
     }
 
     async fn make_namespace(&mut self, name: &str) -> Result<()> {
         if OWN_NAMESPACES.contains(&name) || self.namespaces.contains(name) {
             return Ok(());
         }
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        match self.server.api.create("/api/v1/namespaces", &namespace).await {
-            Err(error) if !refused_with(&error, 409) => return Err(error).context("its namespace"),
-            _ => {}
-        }
+        self.server.make_namespace(name).await?;
         self.namespaces.insert(name.to_owned());
         Ok(())
     }
@@ -228,13 +211,6 @@ impl Kubernetes {
         }
         server.api.gone(path).await
     }
-}
-
-/// Whether the manifest gives a status that else nobody would: there is neither a kubelet nor a load balancer.
-fn has_status_of_others(object: &Object) -> bool {
-    object.group.is_empty()
-        && ["Node", "Pod", "Service"].contains(&object.kind.as_str())
-        && object.value["status"].as_object().is_some_and(|status| !status.is_empty())
 }
 
 /// The second of an object's creationTimestamp.

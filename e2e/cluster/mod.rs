@@ -11,8 +11,7 @@ pub(crate) use files::Files;
 pub(crate) use kubernetes::Kubernetes;
 
 use crate::case::Mode;
-use crate::case::values::ObjectRef;
-use crate::manifest::Object;
+use crate::manifest::{Object, ObjectRef};
 use crate::process::Program;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result};

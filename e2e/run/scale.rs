@@ -1,7 +1,8 @@
 //! Changing the number of echo servers as a rollout does.
 
 use super::world::World;
-use crate::case::values::{BackendKey, ObjectRef};
+use crate::case::values::BackendKey;
+use crate::manifest::ObjectRef;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;

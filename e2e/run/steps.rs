@@ -4,11 +4,10 @@ use super::flow::Flow;
 use super::world::{World, fetch};
 use super::{command, scale};
 use crate::case::step::{Action, Component, Expect, Request, Scheme, Step};
-use crate::case::values::ObjectRef;
 use crate::case::{Case, Mode};
 use crate::client::{Answer, Plan, send_all};
 use crate::expect::{Context, Judged, check, check_each, check_json};
-use crate::manifest::objects;
+use crate::manifest::{ObjectRef, objects};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
