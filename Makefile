@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 DENY := tools/cargo/bin/cargo-deny
 
-.PHONY: help run test check fmt clippy deny docs bench envoy kube-apiserver clean clean-tools
+.PHONY: help run cluster test check fmt clippy deny docs bench envoy kube-apiserver clean clean-tools
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do \
@@ -12,6 +12,9 @@ help: ## list these commands
 
 run: ## try it: Envoy, Chancery and a few models on this machine (HTTP_PORT=, HTTPS_PORT=, ADMIN_PORT=)
 	@scripts/run
+
+cluster: ## the same against a real Kubernetes API server on this machine, and a kubeconfig for it (API_PORT=, XDS_PORT=)
+	@scripts/cluster
 
 test: ## run every test, after setting up what they need
 	@scripts/test
@@ -43,7 +46,7 @@ envoy: ## install Envoy into tools/envoy
 	@scripts/prerequisites run
 	@scripts/install-envoy
 
-kube-apiserver: ## build kube-apiserver and etcd for the tests that use them (some minutes, once a machine)
+kube-apiserver: ## build kube-apiserver and etcd, which `make test` does by itself (some minutes, once a machine)
 	@scripts/install-kube-apiserver
 
 clean: ## remove what was built

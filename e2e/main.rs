@@ -58,7 +58,10 @@ fn run() -> Result<Conclusion> {
     runtime.spawn(end_on_signal());
     args.test_threads = args.test_threads.or(settings.jobs);
     let tests = suite::tests(&settings, runtime.handle())?;
-    Ok(libtest_mimic::run(&args, tests))
+    let conclusion = libtest_mimic::run(&args, tests);
+    // The API servers wait for further cases.
+    process::kill_all();
+    Ok(conclusion)
 }
 
 /// Takes everything that was started along when the runner itself is ended.

@@ -1,10 +1,11 @@
 //! Manifests: one text, any number of objects, each keeping the text it was given.
 
-use crate::case::values::ObjectRef;
 use crate::yaml;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 /// One Kubernetes object, as text.
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 pub(crate) struct Object {
     /// The API group; empty for the core group.
     pub(crate) group: String,
+    pub(crate) version: String,
     pub(crate) kind: String,
     /// `default` where a namespaced object gives none.
     pub(crate) namespace: Option<String>,
@@ -43,7 +45,8 @@ const CLUSTER_SCOPED: [&str; 17] = [
     "ValidatingWebhookConfiguration",
 ];
 
-const ISTIO: &str = "networking.istio.io";
+/// The API group of Istio's routing.
+pub(crate) const ISTIO: &str = "networking.istio.io";
 
 impl Object {
     /// An object that the runner makes.
@@ -64,13 +67,14 @@ impl Object {
         text: String,
         value: Value,
     ) -> Object {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let (group, version) = (group.to_owned(), version.to_owned());
         let namespace = match namespace.as_str() {
             _ if CLUSTER_SCOPED.contains(&kind.as_str()) => None,
             "" => Some("default".to_owned()),
             _ => Some(namespace),
         };
-        Object { group, kind, namespace, name, text, value }
+        Object { group, version, kind, namespace, name, text, value }
     }
 
     /// Whether both are the same object, in whatever version; what has no name is no other.
@@ -108,6 +112,37 @@ impl Object {
         let number =
             |server: &Value| server.pointer(port).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
         servers.into_iter().flatten().filter_map(number).collect()
+    }
+}
+
+/// `Kind/namespace/name`, or `Kind/name` of a cluster-scoped object. A Gateway is Istio's.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ObjectRef {
+    pub(crate) kind: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+impl FromStr for ObjectRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (kind, namespace, name) = match parts[..] {
+            [kind, namespace, name] => (kind, Some(namespace.to_owned()), name),
+            [kind, name] => (kind, None, name),
+            _ => return Err(format!("`{text}` is not of the form Kind/namespace/name or Kind/name")),
+        };
+        Ok(ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
     }
 }
 

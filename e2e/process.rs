@@ -56,6 +56,11 @@ impl Program {
         Ok(())
     }
 
+    /// Whether it was started and neither stopped nor ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Says how it ended, if it should run and does not.
     pub(crate) fn unexpected_end(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;

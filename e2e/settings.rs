@@ -3,7 +3,8 @@
 use crate::case::Mode;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A run's settings, from `E2E_*` variables.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) jobs: Option<usize>,
     /// `E2E_KEEP`: keep the working folders of cases that pass, too.
     pub(crate) keep: bool,
+    /// Where kube-apiserver and etcd are: `KUBEBUILDER_ASSETS`, or where they were built.
+    pub(crate) kube_assets: Option<PathBuf>,
     /// `E2E_EXPECT=fail`: every case must fail, after a step of it has held.
     pub(crate) expect_failure: bool,
     /// Where working folders are made.
@@ -31,11 +34,13 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn from_env() -> Result<Settings> {
         let project = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let modes = modes(&text("E2E_MODE")?)?;
         let cases = variable("E2E_CASES");
         Ok(Settings {
             only_cases: cases.is_some(),
             cases: absolute(cases.map_or(project.join("e2e/cases"), PathBuf::from))?,
-            modes: modes(&text("E2E_MODE")?)?,
+            kube_assets: if modes.contains(&Mode::Kubernetes) { kube_assets(&project)? } else { None },
+            modes,
             envoy: absolute(variable("E2E_ENVOY").map_or(project.join("tools/envoy/envoy"), PathBuf::from))?,
             chancery: absolute(
                 variable("E2E_CHANCERY").map_or(env!("CARGO_BIN_EXE_chancery").into(), PathBuf::from),
@@ -59,10 +64,23 @@ impl Settings {
 
 fn modes(text: &str) -> Result<Vec<Mode>> {
     match text {
-        "" | "files" | "all" => Ok(vec![Mode::Files]),
-        "kubernetes" => bail!("kubernetes mode is not available yet"),
+        "files" => Ok(vec![Mode::Files]),
+        "kubernetes" => Ok(vec![Mode::Kubernetes]),
+        "" | "all" => Ok(vec![Mode::Files, Mode::Kubernetes]),
         other => bail!("E2E_MODE: `{other}` is none of files, kubernetes, all"),
     }
+}
+
+/// The script knows where it keeps what it has built.
+fn kube_assets(project: &Path) -> Result<Option<PathBuf>> {
+    if let Some(assets) = variable("KUBEBUILDER_ASSETS") {
+        return Ok(Some(absolute(assets.into())?));
+    }
+    let script = project.join("scripts/install-kube-apiserver");
+    let said = Command::new(&script).arg("--where").output();
+    let said = said.with_context(|| format!("cannot run {}", script.display()))?;
+    let path = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    Ok(said.status.success().then(|| path.into()))
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -43,7 +43,7 @@ fn test(
     runtime: &Handle,
 ) -> Trial {
     let path = file.strip_prefix(&settings.cases).unwrap_or(file).with_extension("");
-    let name = format!("{}::{}", format!("{mode:?}").to_lowercase(), path.display());
+    let name = format!("{mode}::{}", path.display());
     let (settings, runtime) = (settings.clone(), runtime.clone());
     Trial::ignorable_test(name.clone(), move || {
         let case = case?;

@@ -7,6 +7,7 @@ use crate::{yaml, yaml_de};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use step::{RawStep, Step};
 use values::{BackendKey, Network, OneOrMany, ServiceName, Span, Status};
@@ -37,6 +38,15 @@ pub(crate) struct Case {
 pub(crate) enum Mode {
     Files,
     Kubernetes,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Files => "files",
+            Mode::Kubernetes => "kubernetes",
+        })
+    }
 }
 
 /// A real service that is started beside the control plane.

@@ -1,8 +1,7 @@
 //! Steps of a case: what is done, and what must be seen.
 
-use super::values::{
-    BackendKey, Contained, Counted, ObjectRef, OneOrMany, Pattern, ServiceName, Span, Status,
-};
+use super::values::{BackendKey, Contained, Counted, OneOrMany, Pattern, ServiceName, Span, Status};
+use crate::manifest::ObjectRef;
 use crate::yaml_de::Json;
 use anyhow::{Result, bail};
 use serde::Deserialize;

@@ -1,5 +1,6 @@
 //! The small values of the case format, each refused by name when it is none of the known forms.
 
+use crate::manifest::ObjectRef;
 use regex::Regex;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -219,37 +220,6 @@ impl FromStr for BackendKey {
 impl fmt::Display for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.service, self.port)
-    }
-}
-
-/// `Kind/namespace/name`, or `Kind/name` of a cluster-scoped object. A Gateway is Istio's.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ObjectRef {
-    pub(crate) kind: String,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-}
-
-impl FromStr for ObjectRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let (kind, namespace, name) = match parts[..] {
-            [kind, namespace, name] => (kind, Some(namespace.to_owned()), name),
-            [kind, name] => (kind, None, name),
-            _ => return Err(format!("`{text}` is not of the form Kind/namespace/name or Kind/name")),
-        };
-        Ok(ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for ObjectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
-            None => write!(f, "{}/{}", self.kind, self.name),
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A folder of manifests: one file an object, its name numbered in the order of application.
 
-use crate::case::values::ObjectRef;
-use crate::manifest::Object;
+use crate::manifest::{Object, ObjectRef};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +47,16 @@ impl Files {
         let place = self.held.iter().position(|(object, _)| object.is_meant_by(reference));
         let (_, path) = self.held.remove(place.with_context(|| format!("{reference} does not exist"))?);
         fs::remove_file(path).context("cannot remove a manifest")
+    }
+
+    /// Removes what is in a namespace, and says what it was.
+    pub(crate) fn remove_namespace(&mut self, name: &str) -> Result<Vec<Object>> {
+        let inside = |(object, _): &mut (Object, PathBuf)| object.namespace.as_deref() == Some(name);
+        let removed = self.held.extract_if(.., inside).map(|(object, path)| {
+            fs::remove_file(path).context("cannot remove a manifest")?;
+            Ok(object)
+        });
+        removed.collect()
     }
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {

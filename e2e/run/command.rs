@@ -25,11 +25,16 @@ pub(super) async fn run(world: &World, args: &[String], expect: &Expect) -> Resu
 }
 
 fn filled(world: &World, arg: &str) -> Result<String, String> {
-    if arg.contains("{kubeconfig}") {
-        return Err("{kubeconfig} is a file in kubernetes mode only".to_owned());
-    }
+    let kubeconfig = match world.cluster.kubeconfig() {
+        Some(path) => path.to_string_lossy(),
+        None if arg.contains("{kubeconfig}") => {
+            return Err("{kubeconfig} is a file in kubernetes mode only".to_owned());
+        }
+        None => Default::default(),
+    };
     let edge = &world.edge;
     Ok(arg
+        .replace("{kubeconfig}", &kubeconfig)
         .replace("{manifests}", &world.cluster.folder().to_string_lossy())
         .replace("{admin}", &world.ports.admin().to_string())
         .replace("{http}", &format!("{}:{}", edge.ip, edge.http_port))

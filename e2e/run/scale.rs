@@ -1,7 +1,8 @@
 //! Changing the number of echo servers as a rollout does.
 
 use super::world::World;
-use crate::case::values::{BackendKey, ObjectRef};
+use crate::case::values::BackendKey;
+use crate::manifest::ObjectRef;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) async fn scale(world: &mut World, counts: &BTreeMap<BackendKey, u32>)
             replicas.terminate_down_to(count);
             shrinking.push(place);
         }
-        publish(world, place)?;
+        publish(world, place).await?;
     }
     if shrinking.is_empty() {
         return Ok(());
@@ -32,18 +33,17 @@ pub(super) async fn scale(world: &mut World, counts: &BTreeMap<BackendKey, u32>)
     tokio::time::sleep(GRACE).await;
     for place in shrinking {
         let (gone, pods) = world.backends[place].withdraw();
-        publish(world, place)?;
+        publish(world, place).await?;
         for pod in pods {
-            world.cluster.delete(&ObjectRef { kind: pod.kind, namespace: pod.namespace, name: pod.name })?;
+            let pod = ObjectRef { kind: pod.kind, namespace: pod.namespace, name: pod.name };
+            world.cluster.delete(&pod).await?;
         }
         gone.into_iter().for_each(|replica| replica.finish());
     }
     Ok(())
 }
 
-fn publish(world: &mut World, place: usize) -> Result<()> {
-    for object in world.backends[place].objects() {
-        world.cluster.apply(&object)?;
-    }
-    Ok(())
+async fn publish(world: &mut World, place: usize) -> Result<()> {
+    let objects = world.backends[place].objects();
+    world.cluster.apply(&objects).await
 }

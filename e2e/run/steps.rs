@@ -4,12 +4,10 @@ use super::flow::Flow;
 use super::world::{World, fetch};
 use super::{command, scale};
 use crate::case::step::{Action, Component, Expect, Request, Scheme, Step};
-use crate::case::values::ObjectRef;
 use crate::case::{Case, Mode};
 use crate::client::{Answer, Plan, send_all};
 use crate::expect::{Context, Judged, check, check_each, check_json};
-use crate::manifest::objects;
-use anyhow::Context as _;
+use crate::manifest::{ObjectRef, objects};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,7 +114,7 @@ impl<'a> Runner<'a> {
             Action::Request(request) => self.request(request, expect).await,
             Action::Admin(path) => self.admin(path, expect).await,
             Action::Command(args) => command::run(self.world, args, expect).await,
-            Action::Status(reference) => self.status(reference, expect),
+            Action::Status(reference) => self.status(reference, expect).await,
             other => Err(format!("`{}` cannot be tried", other.key())),
         }
     }
@@ -155,8 +153,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn status(&mut self, reference: &ObjectRef, expect: &Expect) -> Result<(), String> {
-        let object = self.world.cluster.read(reference).map_err(|error| format!("{error:#}"))?;
+    async fn status(&mut self, reference: &ObjectRef, expect: &Expect) -> Result<(), String> {
+        let object = self.world.cluster.read(reference).await.map_err(|error| format!("{error:#}"))?;
         let object = object.ok_or_else(|| format!("{reference} does not exist"))?;
         expect.json.as_ref().map_or(Ok(()), |expected| check_json(expected, &object))
     }
@@ -166,20 +164,16 @@ impl<'a> Runner<'a> {
             Action::Apply(text) => {
                 let applied = objects(text);
                 anyhow::ensure!(!applied.is_empty(), "there is no object to apply");
-                for object in &applied {
-                    let known = || format!("{} {}", object.kind, object.name);
-                    self.world.cluster.apply(object).with_context(known)?;
-                }
-                Ok(())
+                self.world.cluster.apply(&applied).await
             }
-            Action::Delete(reference) => self.world.cluster.delete(reference),
+            Action::Delete(reference) => self.world.cluster.delete(reference).await,
             Action::Scale(counts) => scale::scale(self.world, counts).await,
             Action::Restart(component) => {
                 self.stop(*component).await?;
-                self.start(*component)
+                self.start(*component).await
             }
             Action::Stop(component) => self.stop(*component).await,
-            Action::Start(component) => self.start(*component),
+            Action::Start(component) => self.start(*component).await,
             other => anyhow::bail!("`{}` changes nothing", other.key()),
         }
     }
@@ -191,8 +185,13 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn start(&mut self, component: Component) -> anyhow::Result<()> {
-        self.world.program(component)?.map_or(Ok(()), |program| program.start())
+    async fn start(&mut self, component: Component) -> anyhow::Result<()> {
+        self.world.program(component)?.map_or(Ok(()), |program| program.start())?;
+        match component {
+            // Further steps apply to it.
+            Component::KubeApiserver => self.world.cluster.ready().await,
+            _ => Ok(()),
+        }
     }
 
     /// Ends the stream of requests, if there is one, and judges it.

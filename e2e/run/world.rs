@@ -6,7 +6,7 @@ use crate::case::values::{ServiceName, Span};
 use crate::case::{BackingService, Case, Mode};
 use crate::certs::{Authority, Identity, identity_of};
 use crate::client::{Client, Edge, Plan, Reply, SharedJar};
-use crate::cluster::{Cluster, Files};
+use crate::cluster::Cluster;
 use crate::echo::Records;
 use crate::manifest::{Object, objects};
 use crate::process::{Program, output};
@@ -93,10 +93,7 @@ impl World {
         // What a former run left.
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let cluster = match mode {
-            Mode::Files => Cluster::Files(Files::create(folder)?),
-            Mode::Kubernetes => bail!("kubernetes mode is not available yet"),
-        };
+        let cluster = Cluster::open(mode, folder, settings).await?;
         let (ports, records, authority) =
             (Ports::of(number), Arc::new(Records::default()), Authority::new()?);
         let (backends, mut made) = backends::start(case, &authority, &records).await?;
@@ -126,8 +123,13 @@ impl World {
             authority,
             backends,
         };
-        world.bring_up(case, made).await?;
-        Ok(world)
+        match world.bring_up(case, made).await {
+            Ok(()) => Ok(world),
+            Err(error) => {
+                world.stop().await;
+                Err(error)
+            }
+        }
     }
 
     /// Manifests are applied while the control plane starts.
@@ -136,12 +138,10 @@ impl World {
         if let Some(ratelimit) = &mut self.ratelimit {
             ratelimit.start()?;
         }
-        for object in made.into_iter().chain(case.manifests.iter().flat_map(|text| objects(text))) {
-            self.cluster.apply(&object).with_context(|| format!("{} {}", object.kind, object.name))?;
-            if object.kind == "Secret" {
-                self.secrets.push(object);
-            }
-        }
+        let first: Vec<Object> =
+            made.into_iter().chain(case.manifests.iter().flat_map(|text| objects(text))).collect();
+        self.cluster.apply(&first).await?;
+        self.secrets = first.into_iter().filter(|object| object.kind == "Secret").collect();
         self.envoy.start()?;
         let started = Instant::now();
         loop {
@@ -168,7 +168,8 @@ impl World {
             self.ratelimit.as_mut(),
             self.redis.as_mut(),
         ];
-        match programs.into_iter().flatten().find_map(Program::unexpected_end) {
+        let ended = programs.into_iter().flatten().find_map(Program::unexpected_end);
+        match ended.or_else(|| self.cluster.unexpected_end()) {
             Some(problem) => bail!("{problem}"),
             None => Ok(()),
         }
@@ -184,7 +185,7 @@ impl World {
                 Some(redis) => Ok(Some(redis)),
                 None => bail!("the case has no Redis; `services: [redis]` starts one"),
             },
-            Component::KubeApiserver => Ok(None),
+            Component::KubeApiserver => Ok(self.cluster.api_server()),
         }
     }
 
@@ -218,11 +219,15 @@ impl World {
         }
     }
 
-    pub(super) async fn stop(&mut self) {
+    /// Ends everything; what cannot be taken away of a cluster is told, and the cluster is not used again.
+    pub(super) async fn stop(mut self) {
         let others = [self.ratelimit.as_mut(), self.redis.as_mut()].into_iter().flatten();
         for program in [&mut self.envoy, &mut self.control_plane].into_iter().chain(others) {
             // It is killed again when it is dropped.
             let _ = program.stop().await;
+        }
+        if let Err(error) = self.cluster.close().await {
+            eprintln!("e2e: an API server is given up: {error:#}");
         }
     }
 }

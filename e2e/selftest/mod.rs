@@ -1,11 +1,13 @@
 //! Tests of the runner itself; each is named `runner::…`.
 
 mod cases;
+mod clusters;
 mod formats;
 mod judging;
 mod objects;
 mod requests;
 
+use crate::case::Mode;
 use crate::settings::Settings;
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
@@ -18,6 +20,9 @@ type Check = (&'static str, fn() -> Result<()>);
 pub(crate) fn tests(settings: &Arc<Settings>, runtime: &Handle) -> Result<Vec<Trial>> {
     let checks = formats::CHECKS.iter().chain(judging::CHECKS).map(|(name, check)| trial(name, check));
     let mut tests: Vec<Trial> = checks.collect();
+    if settings.modes.contains(&Mode::Kubernetes) {
+        tests.extend(clusters::tests(settings, runtime));
+    }
     tests.extend(objects::tests(runtime));
     tests.extend(requests::tests(runtime));
     tests.extend(cases::tests(settings, runtime)?);
