@@ -42,6 +42,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const ALSO: &[(&str, &str, &str)] = &[
     ("xds/server.rs", "clock", "a stream tells when it sent what, and when it was acknowledged"),
     ("admin/dump.rs", "translate", "finds the certificate of a server name as sessions do"),
+    ("admin/csds.rs", "translate", "finds the certificate of a server name as sessions do"),
     ("cli/bootstrap.rs", "translate", "prints what a pure function makes of flags"),
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
@@ -71,8 +72,11 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Files that use a crate more, and why.
-const CRATES_ALSO: &[(&str, &str, &str)] =
-    &[("crd/rate_limit_policy.rs", "kube", "derives the resource's definition; there is no client in it")];
+const CRATES_ALSO: &[(&str, &str, &str)] = &[
+    ("admin/csds.rs", "envoy_types", "answers in the messages of a protocol of Envoy's"),
+    ("admin/csds.rs", "tonic", "is a gRPC service"),
+    ("crd/rate_limit_policy.rs", "kube", "derives the resource's definition; there is no client in it"),
+];
 
 /// Modules whose functions give equal output for equal input.
 const PURE: &[&str] = &[

@@ -3,6 +3,7 @@
 //! Handlers read published values and write nothing. Answers are JSON, errors too: `{"error": "…"}` with a status.
 
 pub mod changes;
+pub mod csds;
 pub mod dump;
 mod error;
 mod findings;

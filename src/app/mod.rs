@@ -157,7 +157,8 @@ impl ControlPlane {
         this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
-        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service);
+        let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
+        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service, status);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
         let state = admin::State {
@@ -198,11 +199,12 @@ impl ControlPlane {
         listener: TcpListener,
         mut server: Server,
         service: xds::server::DiscoveryService,
+        status: admin::csds::Service,
     ) {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let ended = self.ended();
         self.tasks.spawn(async move {
-            let serving = server.add_service(service).serve_with_incoming(incoming);
+            let serving = server.add_service(service).add_service(status).serve_with_incoming(incoming);
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
