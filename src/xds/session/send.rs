@@ -157,9 +157,9 @@ impl Session {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
             TypeUrl::Cluster => self.order.is_used(type_url, name) || !self.knows_users(type_url),
-            // One that was never accepted is of no use to a scope; the client waits for the word that there is none.
+            // One that it never took is of no use to a scope; the client waits for the word that there is none.
             TypeUrl::RouteConfiguration => {
-                self.channel(type_url).has(name)
+                self.channel(type_url).may_have(name)
                     && (self.order.is_used(type_url, name) || !self.knows_users(type_url))
             }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
