@@ -64,7 +64,10 @@ impl Session {
         let before = match resource {
             Some(_) if level => channel.held.get(&name).cloned(),
             Some(resource) => channel.held.insert(name.clone(), resource),
-            None => channel.held.remove(&name),
+            None => {
+                channel.earlier.remove(&name);
+                channel.held.remove(&name)
+            }
         };
         if let Some(before) = before {
             self.release(&before, now);

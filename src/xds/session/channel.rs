@@ -129,6 +129,8 @@ pub(super) struct Channel {
     pub(super) held: Resources,
     /// Names that the client holds from an earlier stream in a version that is not known here.
     pub(super) foreign: HashSet<Arc<str>>,
+    /// Names that the client holds since an earlier stream, until everything that may refer to them is known.
+    pub(super) earlier: HashSet<Arc<str>>,
     pub(super) pending: Pending,
     /// Names that wait for a cluster.
     pub(super) waiting: HashMap<Arc<str>, Wait>,
@@ -153,6 +155,7 @@ impl Channel {
             subscription: Subscription::new(type_url, default_secret),
             held: Resources::new(),
             foreign: HashSet::new(),
+            earlier: HashSet::new(),
             pending: Pending::default(),
             waiting: HashMap::new(),
             deferred: HashSet::new(),

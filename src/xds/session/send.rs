@@ -79,7 +79,6 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
-                self.awaits_users |= !self.knows_users(type_url);
                 self.channel_mut(type_url).deferred.insert(name);
             }
             Verdict::Nothing => {}
@@ -156,11 +155,10 @@ impl Session {
     fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
-            TypeUrl::Cluster => self.order.is_used(type_url, name) || !self.knows_users(type_url),
+            TypeUrl::Cluster => self.may_be_used(type_url, name),
             // One that it never took is of no use to a scope; the client waits for the word that there is none.
             TypeUrl::RouteConfiguration => {
-                self.channel(type_url).may_have(name)
-                    && (self.order.is_used(type_url, name) || !self.knows_users(type_url))
+                self.channel(type_url).may_have(name) && self.may_be_used(type_url, name)
             }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
@@ -170,6 +168,12 @@ impl Session {
             }
             _ => false,
         }
+    }
+
+    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource.
+    fn may_be_used(&self, type_url: TypeUrl, name: &str) -> bool {
+        let from_earlier = self.channel(type_url).earlier.contains(name);
+        self.order.is_used(type_url, name) || (from_earlier && !self.knows_users(type_url))
     }
 
     fn take_off(&mut self, type_url: TypeUrl, entries: Vec<Entry>) -> Response {
