@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::channel::{Due, Entry, Flight, Rejection, Retry};
+use super::channel::{Due, Entry, Flight, Part, Rejection, Retry};
 use super::{Event, Session};
 use crate::xds::{Resource, TypeUrl, Version};
 
@@ -122,7 +122,7 @@ impl Session {
         for part in split(&entries, message).into_iter().rev() {
             let due = |entry: &Entry| Due { force: false, ..entry.due };
             let names = part.into_iter().map(|entry| (entry.name.clone(), due(entry))).collect();
-            self.channel_mut(type_url).suspects.push_front(names);
+            self.channel_mut(type_url).suspects.push_front(Part::new(names));
         }
         // The client may have taken some of them, whatever its answer says of the whole. So each is sent again, unless
         // something newer was in between.

@@ -222,7 +222,8 @@ impl Session {
             wildcard: channel.subscription.wildcard,
             names: channel.subscription.names().len(),
             held: channel.held.len(),
-            pending: channel.pending.len() + channel.suspects.iter().map(Vec::len).sum::<usize>(),
+            pending: channel.pending.len()
+                + channel.suspects.iter().map(|part| part.names.len()).sum::<usize>(),
             waiting: channel.waiting.len(),
             deferred: channel.deferred.len(),
             in_flight: channel.flight.as_ref().map_or(0, |flight| flight.entries.len()),

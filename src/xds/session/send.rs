@@ -58,7 +58,7 @@ impl Session {
                 let due = self.channel_mut(type_url).pending.remove(&name)?;
                 Some((name, due))
             };
-            return Some(part.into_iter().filter_map(whole).collect());
+            return Some(part.names.into_iter().filter_map(whole).collect());
         }
         (!channel.pending.is_empty()).then(|| channel.pending.take())
     }
