@@ -146,6 +146,7 @@ impl Session {
         if !self.channel(type_url).subscription.covers(&name) {
             return;
         }
+        self.rule_out(type_url, &name, resource.version(), now);
         let before = self.channel(type_url).rejected.get(&name).copied();
         if before.is_some_and(|before| before.version != resource.version()) {
             // Even the version it accepted before: there is nothing else to offer.
@@ -157,7 +158,6 @@ impl Session {
             Rejection { version: resource.version(), retry: self.retry(type_url, retries, now), retries };
         let channel = self.channel_mut(type_url);
         channel.rejected.insert(name.clone(), rejection);
-        channel.doubtful.entry(name.clone()).or_default();
         if before.is_none() {
             self.events.push(Event::Rejected {
                 type_url,
@@ -167,6 +167,15 @@ impl Session {
             });
         }
         self.pend(type_url, &name, Due { since: due.since, at: now, force: false });
+    }
+
+    /// What is rejected alone was not taken from a larger response either.
+    fn rule_out(&mut self, type_url: TypeUrl, name: &Arc<str>, version: Version, now: Instant) {
+        let doubtful = self.channel_mut(type_url).doubtful.entry(name.clone()).or_default();
+        let ruled_out: Vec<_> = doubtful.extract_if(.., |form| form.version() == version).collect();
+        for resource in ruled_out {
+            self.release(&resource, now);
+        }
     }
 
     /// When a rejected resource is tried again, less and less often. Only listeners are: what they are rejected for may
