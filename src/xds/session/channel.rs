@@ -199,9 +199,9 @@ impl Channel {
         self.held.contains_key(name) || self.foreign.contains(name)
     }
 
-    /// Whether the client holds the resource in some form, or took it from a response that it rejected as a whole.
-    pub(super) fn may_have(&self, name: &str) -> bool {
-        self.has(name) || self.doubtful.get(name).is_some_and(|forms| !forms.is_empty())
+    /// Whether the client may have taken some form of the resource from a response that it rejected as a whole.
+    pub(super) fn in_doubt(&self, name: &str) -> bool {
+        self.doubtful.get(name).is_some_and(|forms| !forms.is_empty())
     }
 
     /// The oldest snapshot of which something is still to be sent, [`ASKED`] if nothing is. What waits for clusters is

@@ -116,7 +116,11 @@ impl Session {
             None if held.is_none() && !is_foreign && !must => Verdict::Nothing,
             // There are no words for it: the client keeps the resource until it wants it no longer.
             None if self.protocol == Protocol::Sotw && !type_url.has_wildcard() => Verdict::Nothing,
-            None if !due.force && self.must_outlive_others(type_url, name) => Verdict::Defer,
+            None if self.must_outlive_others(type_url, name) => match held {
+                Some(held) if due.force => Verdict::Send(Some(held.clone())),
+                None if due.force && !channel.in_doubt(name) => Verdict::Send(None),
+                _ => Verdict::Defer,
+            },
             None => Verdict::Send(None),
         }
     }
@@ -158,7 +162,8 @@ impl Session {
             TypeUrl::Cluster => self.may_be_used(type_url, name),
             // One that it never took is of no use to a scope; the client waits for the word that there is none.
             TypeUrl::RouteConfiguration => {
-                self.channel(type_url).may_have(name) && self.may_be_used(type_url, name)
+                let channel = self.channel(type_url);
+                (channel.has(name) || channel.in_doubt(name)) && self.may_be_used(type_url, name)
             }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
