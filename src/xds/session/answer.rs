@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::channel::{Due, Entry, Flight, Rejection, Retry};
+use super::channel::{Due, Entry, Flight, Part, Rejection, Retry};
 use super::{Event, Session};
 use crate::xds::{Resource, TypeUrl, Version};
 
@@ -64,7 +64,10 @@ impl Session {
         let before = match resource {
             Some(_) if level => channel.held.get(&name).cloned(),
             Some(resource) => channel.held.insert(name.clone(), resource),
-            None => channel.held.remove(&name),
+            None => {
+                channel.earlier.remove(&name);
+                channel.held.remove(&name)
+            }
         };
         if let Some(before) = before {
             self.release(&before, now);
@@ -119,7 +122,7 @@ impl Session {
         for part in split(&entries, message).into_iter().rev() {
             let due = |entry: &Entry| Due { force: false, ..entry.due };
             let names = part.into_iter().map(|entry| (entry.name.clone(), due(entry))).collect();
-            self.channel_mut(type_url).suspects.push_front(names);
+            self.channel_mut(type_url).suspects.push_front(Part::new(names));
         }
         // The client may have taken some of them, whatever its answer says of the whole. So each is sent again, unless
         // something newer was in between.
@@ -143,6 +146,7 @@ impl Session {
         if !self.channel(type_url).subscription.covers(&name) {
             return;
         }
+        self.rule_out(type_url, &name, resource.version(), now);
         let before = self.channel(type_url).rejected.get(&name).copied();
         if before.is_some_and(|before| before.version != resource.version()) {
             // Even the version it accepted before: there is nothing else to offer.
@@ -154,7 +158,6 @@ impl Session {
             Rejection { version: resource.version(), retry: self.retry(type_url, retries, now), retries };
         let channel = self.channel_mut(type_url);
         channel.rejected.insert(name.clone(), rejection);
-        channel.doubtful.entry(name.clone()).or_default();
         if before.is_none() {
             self.events.push(Event::Rejected {
                 type_url,
@@ -164,6 +167,15 @@ impl Session {
             });
         }
         self.pend(type_url, &name, Due { since: due.since, at: now, force: false });
+    }
+
+    /// What is rejected alone was not taken from a larger response either.
+    fn rule_out(&mut self, type_url: TypeUrl, name: &Arc<str>, version: Version, now: Instant) {
+        let doubtful = self.channel_mut(type_url).doubtful.entry(name.clone()).or_default();
+        let ruled_out: Vec<_> = doubtful.extract_if(.., |form| form.version() == version).collect();
+        for resource in ruled_out {
+            self.release(&resource, now);
+        }
     }
 
     /// When a rejected resource is tried again, less and less often. Only listeners are: what they are rejected for may

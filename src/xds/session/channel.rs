@@ -79,6 +79,20 @@ pub(super) struct Flight {
     pub(super) since: u64,
 }
 
+/// A part of a rejected response, to be sent alone.
+pub(super) struct Part {
+    pub(super) names: Vec<(Arc<str>, Due)>,
+    /// The oldest snapshot of which it brings a change.
+    since: u64,
+}
+
+impl Part {
+    pub(super) fn new(names: Vec<(Arc<str>, Due)>) -> Self {
+        let since = names.iter().map(|(_, due)| due.since).min().unwrap_or(ASKED);
+        Part { names, since }
+    }
+}
+
 /// Names to be looked at before the next response.
 #[derive(Default)]
 pub(super) struct Pending {
@@ -129,14 +143,16 @@ pub(super) struct Channel {
     pub(super) held: Resources,
     /// Names that the client holds from an earlier stream in a version that is not known here.
     pub(super) foreign: HashSet<Arc<str>>,
+    /// Names that the client holds since an earlier stream, until everything that may refer to them is known.
+    pub(super) earlier: HashSet<Arc<str>>,
     pub(super) pending: Pending,
     /// Names that wait for a cluster.
     pub(super) waiting: HashMap<Arc<str>, Wait>,
     /// Removals that wait until nothing uses the resource.
     pub(super) deferred: HashSet<Arc<str>>,
     pub(super) flight: Option<Flight>,
-    /// Parts of rejected responses, each to be sent alone.
-    pub(super) suspects: VecDeque<Vec<(Arc<str>, Due)>>,
+    /// Parts of rejected responses.
+    pub(super) suspects: VecDeque<Part>,
     /// Whether the last response was such a part: they take turns with what is pending.
     pub(super) was_suspect: bool,
     /// Sent in a response that was rejected as a whole: the client may hold them or not.
@@ -153,6 +169,7 @@ impl Channel {
             subscription: Subscription::new(type_url, default_secret),
             held: Resources::new(),
             foreign: HashSet::new(),
+            earlier: HashSet::new(),
             pending: Pending::default(),
             waiting: HashMap::new(),
             deferred: HashSet::new(),
@@ -182,10 +199,15 @@ impl Channel {
         self.held.contains_key(name) || self.foreign.contains(name)
     }
 
+    /// Whether the client may have taken some form of the resource from a response that it rejected as a whole.
+    pub(super) fn in_doubt(&self, name: &str) -> bool {
+        self.doubtful.get(name).is_some_and(|forms| !forms.is_empty())
+    }
+
     /// The oldest snapshot of which something is still to be sent, [`ASKED`] if nothing is. What waits for clusters is
     /// counted elsewhere.
     pub(super) fn unsent(&self) -> u64 {
-        let suspects = self.suspects.iter().flatten().map(|(_, due)| due.since).min();
+        let suspects = self.suspects.iter().map(|part| part.since).min();
         self.pending.oldest().min(suspects.unwrap_or(ASKED))
     }
 

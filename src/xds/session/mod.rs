@@ -144,12 +144,9 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
-    /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
-    resumed: bool,
-    /// Until when its first requests for what refers to these are awaited, before one of them goes.
+    /// Until when the client's first requests for what refers to others are awaited, before what it holds of an earlier
+    /// stream goes.
     users_awaited: Option<Instant>,
-    /// Whether a removal waits for that.
-    awaits_users: bool,
     responses: u64,
     events: Vec<Event>,
 }
@@ -165,9 +162,7 @@ impl Session {
             snapshot,
             channels: TypeUrl::ALL.map(|type_url| Channel::new(type_url, default_secret)),
             order: Order::default(),
-            resumed: false,
             users_awaited,
-            awaits_users: false,
             responses: 0,
             events: Vec::new(),
         }
@@ -227,7 +222,8 @@ impl Session {
             wildcard: channel.subscription.wildcard,
             names: channel.subscription.names().len(),
             held: channel.held.len(),
-            pending: channel.pending.len() + channel.suspects.iter().map(Vec::len).sum::<usize>(),
+            pending: channel.pending.len()
+                + channel.suspects.iter().map(|part| part.names.len()).sum::<usize>(),
             waiting: channel.waiting.len(),
             deferred: channel.deferred.len(),
             in_flight: channel.flight.as_ref().map_or(0, |flight| flight.entries.len()),
@@ -351,29 +347,22 @@ impl Session {
     }
 
     /// Whether everything that the client holds and that may refer to resources of a type is known. While it may hold
-    /// more, from an earlier stream, any of them may be in use.
+    /// more, from an earlier stream, any that it holds of that stream may be in use.
     fn knows_users(&self, type_url: TypeUrl) -> bool {
         let Some(users) = type_url.required_by().map(|users| self.channel(users)) else { return true };
-        if users.subscription.asked {
-            users.foreign.is_empty()
-        } else {
-            !self.resumed || self.users_awaited.is_none()
-        }
+        if users.subscription.asked { users.foreign.is_empty() } else { self.users_awaited.is_none() }
     }
 
     /// Looks again at removals that waited until everything that may refer to them is known.
     fn recheck_removals(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.awaits_users) {
-            return;
-        }
-        for type_url in TypeUrl::ALL.into_iter().filter(|type_url| type_url.required_by().is_some()) {
-            if !self.knows_users(type_url) {
-                self.awaits_users = true;
+        for type_url in TypeUrl::ALL {
+            if self.channel(type_url).earlier.is_empty() || !self.knows_users(type_url) {
                 continue;
             }
-            let names: Vec<_> = self.channel(type_url).deferred.iter().cloned().collect();
-            for name in names {
-                self.look_again(type_url, &name, now);
+            for name in std::mem::take(&mut self.channel_mut(type_url).earlier) {
+                if self.channel(type_url).deferred.contains(&name) {
+                    self.look_again(type_url, &name, now);
+                }
             }
         }
     }

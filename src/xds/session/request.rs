@@ -66,7 +66,6 @@ impl Session {
             self.subscribe_wildcard(type_url, now);
         }
         if first {
-            self.resumed |= type_url.required_by().is_some() && !initial_versions.is_empty();
             for (name, version) in initial_versions {
                 self.claim(type_url, &name, &version, now);
             }
@@ -169,6 +168,7 @@ impl Session {
         channel.pending.remove(name);
         channel.deferred.remove(name);
         channel.foreign.remove(name);
+        channel.earlier.remove(name);
         if let Some(wait) = channel.waiting.remove(name) {
             self.order.stop_waiting(type_url, name, &wait);
         }
@@ -196,6 +196,9 @@ impl Session {
         let target = self.target(type_url, &name);
         // It subscribes to the name in the same request, which asks for no answer of its own then.
         self.channel_mut(type_url).pending.remove(&name);
+        if type_url.required_by().is_some() {
+            self.channel_mut(type_url).earlier.insert(name.clone());
+        }
         match target.filter(|target| Version::parse(version) == Some(target.version())) {
             Some(same) => {
                 self.order.add(&same);

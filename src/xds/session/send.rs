@@ -58,7 +58,7 @@ impl Session {
                 let due = self.channel_mut(type_url).pending.remove(&name)?;
                 Some((name, due))
             };
-            return Some(part.into_iter().filter_map(whole).collect());
+            return Some(part.names.into_iter().filter_map(whole).collect());
         }
         (!channel.pending.is_empty()).then(|| channel.pending.take())
     }
@@ -79,7 +79,6 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
-                self.awaits_users |= !self.knows_users(type_url);
                 self.channel_mut(type_url).deferred.insert(name);
             }
             Verdict::Nothing => {}
@@ -117,7 +116,11 @@ impl Session {
             None if held.is_none() && !is_foreign && !must => Verdict::Nothing,
             // There are no words for it: the client keeps the resource until it wants it no longer.
             None if self.protocol == Protocol::Sotw && !type_url.has_wildcard() => Verdict::Nothing,
-            None if !due.force && self.must_outlive_others(type_url, name) => Verdict::Defer,
+            None if self.must_outlive_others(type_url, name) => match held {
+                Some(held) if due.force => Verdict::Send(Some(held.clone())),
+                None if due.force && !channel.in_doubt(name) => Verdict::Send(None),
+                _ => Verdict::Defer,
+            },
             None => Verdict::Send(None),
         }
     }
@@ -156,11 +159,11 @@ impl Session {
     fn must_outlive_others(&self, type_url: TypeUrl, name: &Arc<str>) -> bool {
         let clusters = self.channel(TypeUrl::Cluster);
         match type_url {
-            TypeUrl::Cluster => self.order.is_used(type_url, name) || !self.knows_users(type_url),
-            // One that was never accepted is of no use to a scope; the client waits for the word that there is none.
+            TypeUrl::Cluster => self.may_be_used(type_url, name),
+            // One that it never took is of no use to a scope; the client waits for the word that there is none.
             TypeUrl::RouteConfiguration => {
-                self.channel(type_url).has(name)
-                    && (self.order.is_used(type_url, name) || !self.knows_users(type_url))
+                let channel = self.channel(type_url);
+                (channel.has(name) || channel.in_doubt(name)) && self.may_be_used(type_url, name)
             }
             // A cluster without any endpoints yet cannot get ready before it is told that there are none.
             TypeUrl::ClusterLoadAssignment => {
@@ -170,6 +173,12 @@ impl Session {
             }
             _ => false,
         }
+    }
+
+    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource.
+    fn may_be_used(&self, type_url: TypeUrl, name: &str) -> bool {
+        let from_earlier = self.channel(type_url).earlier.contains(name);
+        self.order.is_used(type_url, name) || (from_earlier && !self.knows_users(type_url))
     }
 
     fn take_off(&mut self, type_url: TypeUrl, entries: Vec<Entry>) -> Response {

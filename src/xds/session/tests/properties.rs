@@ -258,17 +258,20 @@ impl World {
 
     fn is_in_use(&self, cluster: &str) -> bool {
         let routes = &self.client.kinds[TypeUrl::RouteConfiguration as usize].view;
-        let rejects_some = !self.session.channel(TypeUrl::RouteConfiguration).rejected.is_empty();
+        // Routes of which the client holds an unknown form, which may use whatever it held then.
+        let unknown = !self.session.channel(TypeUrl::RouteConfiguration).foreign.is_empty()
+            && self.session.channel(TypeUrl::Cluster).earlier.contains(cluster);
         // A form that the client may have taken before it went, which cannot be told.
         let in_doubt =
             self.protocol == Protocol::Sotw && self.session.order.is_used(TypeUrl::Cluster, cluster);
-        routes.values().any(|v| requires(*v).contains(&cluster)) || rejects_some || in_doubt
+        routes.values().any(|v| requires(*v).contains(&cluster)) || unknown || in_doubt
     }
 
     fn is_named_by_a_scope(&self, routes: &str) -> bool {
         let scopes = &self.client.kinds[TypeUrl::ScopedRouteConfiguration as usize].view;
-        let rejects_some = !self.session.channel(TypeUrl::ScopedRouteConfiguration).rejected.is_empty();
-        scopes.values().any(|v| requires(*v).contains(&routes)) || rejects_some
+        let unknown = !self.session.channel(TypeUrl::ScopedRouteConfiguration).foreign.is_empty()
+            && self.session.channel(TypeUrl::RouteConfiguration).earlier.contains(routes);
+        scopes.values().any(|v| requires(*v).contains(&routes)) || unknown
     }
 
     /// What the server believes is true.
