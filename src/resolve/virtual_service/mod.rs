@@ -162,7 +162,6 @@ impl Builder<'_> {
             return Some(self.forward(draft, path, rule));
         };
         headers::from_rule(rule, &mut field, &mut effects);
-        cors::from_rule(rule, &mut field, &mut effects);
         let actions = answers
             .into_iter()
             .map(|(listeners, answer)| (listeners, Variant::Main, Action::Answer(answer)))
@@ -217,6 +216,7 @@ fn check_kind(rule: &HttpRoute, field: &mut Field<'_>) -> Option<()> {
             ("rewrite", rule.rewrite.is_some()),
             ("mirror", rule.mirror.is_some()),
             ("mirrors", rule.mirrors.is_some()),
+            ("corsPolicy", rule.cors_policy.is_some()),
             ("fault", rule.fault.is_some() && first == "redirect"),
         ];
         for (name, _) in idle.iter().filter(|(_, given)| *given) {
