@@ -174,7 +174,7 @@ mod tests {
             "spec": {"targetRef": {"kind": "VirtualService", "name": "api"}, "limits": limits},
         }))
         .unwrap();
-        let mut store = Store::default();
+        let mut store = Store::new("cluster.local");
         for object in [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)] {
             store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
         }
