@@ -176,7 +176,8 @@ fn destinations() {
 - {match: [{uri: {prefix: /7}}], route: [{destination: {host: none}, weight: 1}, {destination: {host: x}, weight: 1}]}",
             &[
                 "prefix /1 -> 503",
-                "prefix /2 -> 503",
+                "http: prefix /2 -> shop/two/80",
+                "https: prefix /2 -> 503",
                 "prefix /3 -> 503",
                 "prefix /4 -> 503",
                 "prefix /5 -> 503",
