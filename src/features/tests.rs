@@ -80,7 +80,7 @@ fn known_annotations_are_told_from_unknown_ones() {
     let said = |name: &str| {
         let mut findings = Findings::default();
         let annotations = [(format!("{}{name}", super::PREFIX), String::new())].into();
-        unsupported::check(&object(), Some(&annotations), &mut findings);
+        unsupported::check(&object(), Some(&annotations), true, &mut findings);
         findings.iter().map(|finding| (finding.reason, finding.message.clone())).collect::<Vec<_>>()
     };
     for annotation in table() {

@@ -189,7 +189,8 @@ fn source<'a>(
     let defaults = config_map.map(|data| (&config_map_key, data));
     let mut reader = Reader::new(key, annotations, defaults, &mut draft.findings);
     let policies = Policies::read(&mut reader);
-    let refused = unsupported::check(key, annotations, &mut draft.findings);
+    let ipv6 = draft.settings.envoy_address.is_ipv6();
+    let refused = unsupported::check(key, annotations, ipv6, &mut draft.findings);
 
     let mut effects = policies.effects();
     let default = || DEFAULTS.clone();
