@@ -4,7 +4,6 @@
 //! of the host asks for regular expressions, all paths of the host are such, the longest text first. Every host has a
 //! `/`, which the oldest Ingress gives where nobody declares it.
 
-use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -108,9 +107,10 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
         a.1.cmp(b.1).then_with(|| (&b.0.namespace, &b.0.name).cmp(&(&a.0.namespace, &a.0.name)))
     });
     find_tls(draft, &sorted);
-    let certificate = OnceCell::new();
+    let certificate = certificate_origin(draft);
+    draft.strict_transport_security = certificate.is_some();
     let sources: Vec<_> =
-        sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress, &certificate)).collect();
+        sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress, certificate.as_ref())).collect();
     let (canaries, mains): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.policies.canary.is_some());
     let canaries = locations(draft, &canaries);
@@ -156,7 +156,6 @@ fn find_tls(draft: &mut Draft<'_>, sorted: &[&(&ObjectKey, &Age, &Ingress)]) {
     let mut mains =
         sorted.iter().filter(|(.., ingress)| !Canary::is_canary(ingress.metadata.annotations.as_ref()));
     draft.tls = mains.find_map(|(key, _, ingress)| tls::of_ingress(draft, key, ingress));
-    draft.strict_transport_security = draft.tls.is_some();
 }
 
 /// What gave the host its certificate: its own `tls` section, or that of the wildcard that covers it.
@@ -175,12 +174,12 @@ fn certificate_origin(draft: &mut Draft<'_>) -> Option<Origin> {
     })
 }
 
-/// `certificate` is what [`certificate_origin`] says of the host, once somebody asks.
+/// `certificate` is what [`certificate_origin`] says of the host.
 fn source<'a>(
     draft: &mut Draft<'_>,
     key: &'a ObjectKey,
     ingress: &'a Ingress,
-    certificate: &OnceCell<Option<Origin>>,
+    certificate: Option<&Origin>,
 ) -> Source<'a> {
     let annotations = ingress.metadata.annotations.as_ref();
     let (namespace, name) = &draft.settings.config_map;
@@ -199,8 +198,7 @@ fn source<'a>(
     set(&mut effects.retries, Retries::ingress_nginx(), default());
     set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
     if let Some(redirect) = &policies.ssl_redirect {
-        let certificate = certificate.get_or_init(|| certificate_origin(draft));
-        effects.guards.extend(redirect.guards(draft.host, certificate.as_ref()));
+        effects.guards.extend(redirect.guards(draft.host, certificate));
     }
     if let Some(annotation) = refused {
         effects.guards.push(Guard {
