@@ -43,6 +43,18 @@ pub(crate) struct Source<'a> {
     mirrors: ThinVec<MirrorBackend>,
 }
 
+impl Source<'_> {
+    /// How it has upstreams spoken to, by what [`Protocol::AutoHttp`] comes to.
+    fn upstream(&self, protocol: Option<Protocol>) -> Upstream {
+        let connect_timeout = self.effects.connect_timeout.as_ref();
+        Upstream {
+            protocol,
+            protocol_by_port_name: false,
+            connect_timeout: connect_timeout.map_or(DEFAULT_CONNECT, |timeout| timeout.value),
+        }
+    }
+}
+
 /// One path of one Ingress.
 #[derive(Debug)]
 pub(crate) struct Location<'a> {
@@ -60,11 +72,7 @@ impl<'a> Location<'a> {
     }
 
     /// The backend as an index into the host's; none, with a finding, if it cannot serve.
-    pub(crate) fn backend(&self, draft: &mut Draft<'_>) -> Option<usize> {
-        self.backend_for(draft, self.source.effects.protocol.as_ref().map(|protocol| protocol.value))
-    }
-
-    fn backend_for(&self, draft: &mut Draft<'_>, protocol: Option<Protocol>) -> Option<usize> {
+    pub(crate) fn backend(&self, draft: &mut Draft<'_>, upstream: Upstream) -> Option<usize> {
         let service = self.backend?.service.as_ref()?;
         let at = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
         let port = match service.port.as_ref() {
@@ -74,16 +82,6 @@ impl<'a> Location<'a> {
                 (None, None) => Port::Only,
             },
             None => Port::Only,
-        };
-        let upstream = Upstream {
-            protocol,
-            protocol_by_port_name: false,
-            connect_timeout: self
-                .source
-                .effects
-                .connect_timeout
-                .as_ref()
-                .map_or(DEFAULT_CONNECT, |t| t.value),
         };
         backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
     }
@@ -414,11 +412,12 @@ fn location_routes(
     };
     let mut routes = Vec::new();
     for (listeners, protocol) in sides {
-        let Some(main) = location.backend_for(draft, *protocol) else {
+        let upstream = source.upstream(*protocol);
+        let Some(main) = location.backend(draft, upstream) else {
             routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };
-        match canaries.find(draft, location, main) {
+        match canaries.find(draft, location, main, upstream) {
             Some(alternative) => {
                 routes.extend(canary::routes(
                     source,
