@@ -247,6 +247,9 @@ pub struct Redirect {
     pub host: Option<String>,
     /// Port.
     pub port: Option<u16>,
+    /// Whether the request's host is given without the port that stands behind it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_port: bool,
     /// Path.
     pub path: RedirectPath,
     /// 301, 302, 303, 307 or 308.

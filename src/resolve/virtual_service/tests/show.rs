@@ -85,7 +85,7 @@ fn answer(answer: &Answer) -> String {
             format!(" {status} {}", String::from_utf8_lossy(body)).trim_end().into()
         }
         Answer::Redirect(redirect) => {
-            let Redirect { scheme, host, port, path, status } = &**redirect;
+            let Redirect { scheme, host, port, without_port: _, path, status } = &**redirect;
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,
