@@ -267,6 +267,13 @@ pub enum RedirectPath {
     Whole(String),
     /// The request's own without its last slash.
     WithoutTrailingSlash,
+    /// The request's own, where what matches the pattern is replaced; `\1` are its captures.
+    Regex {
+        /// RE2.
+        pattern: String,
+        /// The replacement.
+        substitution: String,
+    },
     /// None, and no query either: the location ends with the host.
     Nothing,
 }

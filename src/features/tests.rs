@@ -9,7 +9,7 @@ use super::{ANNOTATIONS, Annotation, Effects, Policies, Reader, unsupported};
 use crate::values::{Finding, Findings, HostName, Kind, ObjectKey, Origin};
 
 /// Annotations whose value is any text, or whose form is that of another annotation's context.
-const FREE_TEXT: &[&str] = &["canary-by-header-value", "canary-by-header-pattern", "rewrite-target"];
+const FREE_TEXT: &[&str] = &["canary-by-header-value", "canary-by-header-pattern"];
 
 /// Values that no form but free text takes.
 const GARBAGE: &[&str] = &["", " ", "(", "two words\n", "🦀", "\u{0}"];

@@ -111,6 +111,9 @@ fn redirect_action(redirect: &Redirect) -> RedirectAction {
         RedirectPath::WithoutTrailingSlash => {
             Some(PathRewriteSpecifier::RegexRewrite(substitute("^(.*)/$", "\\1")))
         }
+        RedirectPath::Regex { pattern, substitution } => {
+            Some(PathRewriteSpecifier::RegexRewrite(substitute(pattern, substitution)))
+        }
     };
     RedirectAction {
         host_redirect: redirect.host.clone().unwrap_or_default(),

@@ -89,7 +89,7 @@ fn answer(answer: &Answer) -> String {
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,
-                RedirectPath::WithoutTrailingSlash | RedirectPath::Nothing => {
+                RedirectPath::WithoutTrailingSlash | RedirectPath::Regex { .. } | RedirectPath::Nothing => {
                     unreachable!("not of a VirtualService")
                 }
             };
