@@ -119,8 +119,8 @@ impl Compiler {
         }
         let hosts = Hosts::new(settings.on_demand_threshold);
         let mut compiler = Self {
+            store: Store::new(&settings.cluster_domain),
             settings,
-            store: Store::default(),
             dependencies: Dependencies::default(),
             hosts,
             references: References::default(),

@@ -1,4 +1,5 @@
 //! Serde types of the custom resources that are read, only the fields that are honoured.
 
+mod proto_names;
 pub mod rate_limit_policy;
 pub mod virtual_service;

@@ -1,12 +1,15 @@
 //! Istio's VirtualService, its `http` section (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`: one schema).
 //!
-//! Fields that are not honoured are kept under `unknown`, so that they can be named in findings.
+//! Fields that are not honoured are kept under `unknown`, so that they can be named in findings. A field may also be
+//! written by its name in Istio's .proto, as in protobuf's JSON: `mirror_percent` is `mirrorPercent`.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+
+use super::proto_names::ProtoNames;
 
 /// Fields that nobody asked for, by name.
 pub type Unknown = BTreeMap<String, Value>;
@@ -70,7 +73,7 @@ impl<T: Unknowns> Unknowns for BTreeMap<String, T> {
 }
 
 /// The field's name in an object: `redirect_code` is `redirectCode`.
-fn json_name(field: &str) -> String {
+pub(super) fn json_name(field: &str) -> String {
     let mut words = field.trim_start_matches("r#").split('_');
     let mut name = words.next().unwrap_or_default().to_owned();
     for word in words {
@@ -84,12 +87,24 @@ macro_rules! istio {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
+        #[serde(remote = "Self", rename_all = "camelCase", default)]
         #[allow(missing_docs, reason = "Istio's own fields under Istio's own names")]
         pub struct $name {
             $($(#[$attribute])* pub $field: $type,)*
             #[serde(flatten)]
             pub unknown: Unknown,
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(ProtoNames::new(deserializer, &[$(stringify!($field)),*]))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
         }
 
         impl Unknowns for $name {
@@ -305,7 +320,7 @@ istio!(
 /// A list written as `null` (a key whose lines are all comments) is an empty one.
 fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
-    D: serde::Deserializer<'de>,
+    D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
     Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())

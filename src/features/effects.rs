@@ -247,6 +247,9 @@ pub struct Redirect {
     pub host: Option<String>,
     /// Port.
     pub port: Option<u16>,
+    /// Whether the request's host is given without the port that stands behind it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_port: bool,
     /// Path.
     pub path: RedirectPath,
     /// 301, 302, 303, 307 or 308.
@@ -264,6 +267,13 @@ pub enum RedirectPath {
     Whole(String),
     /// The request's own without its last slash.
     WithoutTrailingSlash,
+    /// The request's own, where what matches the pattern is replaced; `\1` are its captures.
+    Regex {
+        /// RE2.
+        pattern: String,
+        /// The replacement.
+        substitution: String,
+    },
     /// None, and no query either: the location ends with the host.
     Nothing,
 }

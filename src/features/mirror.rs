@@ -12,7 +12,8 @@ const MIRROR_TARGET: Annotation = Annotation {
     value: "http or https URL of a Service or another host, with `$request_uri` as path",
     default: "none",
     example: "http://shadow.ml.svc.cluster.local:8080$request_uri",
-    text: "Every request is copied to this URL; the answer to the copy is thrown away and never waited for.",
+    text: "Every request is copied to this URL; the answer to the copy is thrown away and never waited for. \
+           Under rewrite-target a copy has the path that the upstream sees.",
     config_map: None,
 };
 
@@ -35,7 +36,7 @@ impl Feature for Mirror {
         let ((target, path), origin) = reader.parse(&MIRROR_TARGET, parse)?;
         if !path.is_empty() && path != REQUEST_URI {
             let message = format!(
-                "a mirrored request keeps its own path; {path:?} is not used (write {REQUEST_URI} in its place)"
+                "a copy has the path that the upstream sees; {path:?} is not used (write {REQUEST_URI} in its place)"
             );
             reader.warn(&origin, "MirrorPathIgnored", message);
         }

@@ -51,6 +51,7 @@ pub fn from_redirect(
             host: host.clone(),
             port: wanted.filter(|port| *port != implied),
             path: path.clone().map_or(RedirectPath::Keep, RedirectPath::Whole),
+            without_port: false,
             status,
         }))
     };

@@ -53,7 +53,7 @@ fn reference() -> String {
 fn refuses(name: &str) -> bool {
     let object = crate::values::ObjectKey::new(crate::values::Kind::Ingress, "shop", "api");
     let annotations = [(format!("{PREFIX}{name}"), String::new())].into();
-    unsupported::check(&object, Some(&annotations), &mut crate::values::Findings::default()).is_some()
+    unsupported::check(&object, Some(&annotations), true, &mut crate::values::Findings::default()).is_some()
 }
 
 #[test]

@@ -14,7 +14,8 @@ const RPS: Annotation = Annotation {
     value: "whole number; 0 for no limit",
     default: "0",
     example: "10",
-    text: "Requests a second that one client address may send to the Ingress; more is answered 503.",
+    text: "Requests a second that one client address may send to the Ingress; more is answered 503. What is answered \
+           without an upstream (redirects, 404 for a path that nobody declares) is not counted.",
     config_map: None,
 };
 const RPM: Annotation = Annotation {
@@ -22,7 +23,8 @@ const RPM: Annotation = Annotation {
     value: "whole number; 0 for no limit",
     default: "0",
     example: "100",
-    text: "Requests a minute that one client address may send to the Ingress; more is answered 503.",
+    text: "Requests a minute that one client address may send to the Ingress; more is answered 503. It is counted as \
+           for limit-rps.",
     config_map: None,
 };
 const BURST_MULTIPLIER: Annotation = Annotation {

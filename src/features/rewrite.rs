@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::effects::{PathRewrite, set};
+use super::effects::{PathRewrite, Redirect, RedirectPath, set};
 use super::field::checked_regex;
 use super::{Annotation, Effects, Feature, Field, Reader};
 use crate::crd::virtual_service::{HttpRoute, RegexRewrite};
@@ -10,11 +10,13 @@ use crate::values::{Origin, pattern};
 
 const REWRITE_TARGET: Annotation = Annotation {
     name: "rewrite-target",
-    value: "path; `$1` to `$9` stand for captures of the route's path",
+    value: "path, in which `$1` to `$9` stand for captures of the route's path, or a URL that begins with `http://` or \
+            `https://`; of letters, digits and `-._~/:`",
     default: "none",
     example: "/$2",
     text: "The path that the upstream sees instead of the whole request path; the query stays. A target other than \
-           the path itself makes every path of the host a regular expression (see use-regex).",
+           the path itself makes every path of the host a regular expression (see use-regex). A URL is not sent to the \
+           upstream: it is the answer, 302, with the request's query.",
     config_map: None,
 };
 const USE_REGEX: Annotation = Annotation {
@@ -39,7 +41,27 @@ pub struct Rewrite {
 impl Rewrite {
     /// Whether a path of this Ingress makes its host one of regular expressions.
     pub fn makes_regex(&self, path: &str) -> bool {
-        self.use_regex || self.target.as_ref().is_some_and(|(target, _)| target != path)
+        self.use_regex || self.changes(path)
+    }
+
+    /// Whether the target is another than the path.
+    pub fn changes(&self, path: &str) -> bool {
+        self.target.as_ref().is_some_and(|(target, _)| target != path)
+    }
+
+    /// The answer to requests for a path, if the target is a URL.
+    pub fn redirect(&self, path: &str) -> Option<Redirect> {
+        let (scheme, host, target) = split_url(&self.target.as_ref()?.0)?;
+        let path = match target {
+            "" => RedirectPath::Whole("/".to_owned()),
+            _ if target.contains('$') => RedirectPath::Regex {
+                pattern: whole_path(path),
+                substitution: substitution(target, pattern::captures(path)),
+            },
+            _ => RedirectPath::Whole(target.to_owned()),
+        };
+        let (scheme, host) = (Some(scheme.to_owned()), Some(host.to_owned()));
+        Some(Redirect { scheme, host, path, status: 302, ..Redirect::default() })
     }
 }
 
@@ -48,15 +70,37 @@ impl Feature for Rewrite {
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let use_regex = reader.boolean(&USE_REGEX).is_some_and(|(on, _)| on);
-        let target = reader.text(&REWRITE_TARGET).filter(|(target, _)| !target.is_empty());
+        let target = reader.parse(&REWRITE_TARGET, parse_target);
         (use_regex || target.is_some()).then_some(Self { use_regex, target })
     }
 
     fn apply(&self, effects: &mut Effects) {
-        if let Some((target, origin)) = &self.target {
+        if let Some((target, origin)) = &self.target
+            && split_url(target).is_none()
+        {
             set(&mut effects.path_rewrite, PathRewrite::Target(target.clone()), origin.clone());
         }
     }
+}
+
+/// Checks a target by ingress-nginx's own rule for the annotation, less what nginx would not take.
+fn parse_target(text: &str) -> Result<String, &'static str> {
+    const FORM: &str = "a path, or an http or https URL, of letters, digits and -._~/: with $1 to $9 for captures of \
+                        the path (in a URL, behind its host; nginx variables are not expanded)";
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:$".contains(&b);
+    let captures = text.split('$').skip(1).all(|after| after.starts_with(|c| ('1'..='9').contains(&c)));
+    let begins = match split_url(text) {
+        Some((_, host, _)) => !host.is_empty() && !host.contains('$'),
+        None => text.starts_with(['/', '$']),
+    };
+    if begins && captures && text.bytes().all(allowed) { Ok(text.to_owned()) } else { Err(FORM) }
+}
+
+/// Scheme, host (with its port) and path of a URL.
+fn split_url(target: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = target.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    Some((scheme, host, path))
 }
 
 /// VirtualService's `rewrite`. `uri` is Envoy's `prefix_rewrite`: prefix `/a` and rewrite `/` make `//b` of `/a/b`.
@@ -147,6 +191,28 @@ pub fn substitution(target: &str, captures: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets() {
+        for good in ["/", "/$2", "$1", "/v1/a:b~c", "https://new.example.com:8443/to$1$2", "http://new"] {
+            assert_eq!(parse_target(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "app",
+            "/a b",
+            "/$1?from=a",
+            "/$request_uri",
+            "/$0",
+            "/a$",
+            "/%41",
+            "https://$1/",
+            "https:///a",
+            "ftp://a/",
+        ] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn captures_become_re2s() {

@@ -58,29 +58,33 @@ impl SslRedirect {
             }
             _ => return Vec::new(),
         };
-        let redirect = |path| Redirect {
+        let redirect = |path, without_port| Redirect {
             scheme: Some("https".to_owned()),
             host: (!host.is_wildcard()).then(|| host.as_str().to_owned()),
+            without_port,
             path,
             status: 308,
             ..Redirect::default()
         };
-        let guard = |when: Vec<HeaderMatch>, path| Guard {
+        let guard = |when: Vec<HeaderMatch>, path, without_port| Guard {
             phase: Phase::Redirect,
             listeners: Listeners::Http,
             when,
-            answer: Answer::Redirect(Box::new(redirect(path))),
+            answer: Answer::Redirect(Box::new(redirect(path, without_port))),
             origin: origin.clone(),
         };
         let not_acme = HeaderMatch::new(":path", TextMatch::Prefix(ACME_CHALLENGE.to_owned())).inverted();
         let slash_last = HeaderMatch::new(":path", TextMatch::Regex("[^?]*/".to_owned()));
-        let mut guards = vec![
-            guard(vec![not_acme.clone(), slash_last], RedirectPath::WithoutTrailingSlash),
-            guard(vec![not_acme], RedirectPath::Keep),
-        ];
-        if !host.is_wildcard() {
-            guards.insert(0, guard(vec![HeaderMatch::exact(":path", "/")], RedirectPath::Nothing));
+        let root = HeaderMatch::exact(":path", "/");
+        let mut guards = vec![guard(vec![root], RedirectPath::Nothing, host.is_wildcard())];
+        if host.is_wildcard() {
+            // What cannot be told in the same breath is a slash at the end of the path, which stays.
+            let port = HeaderMatch::new(":authority", TextMatch::Regex(".*:[0-9]*".to_owned()));
+            guards.push(guard(vec![not_acme.clone(), port], RedirectPath::Keep, true));
         }
+        let no_slash = RedirectPath::WithoutTrailingSlash;
+        guards.push(guard(vec![not_acme.clone(), slash_last], no_slash, false));
+        guards.push(guard(vec![not_acme], RedirectPath::Keep, false));
         guards
     }
 }

@@ -9,7 +9,7 @@ use super::{ANNOTATIONS, Annotation, Effects, Policies, Reader, unsupported};
 use crate::values::{Finding, Findings, HostName, Kind, ObjectKey, Origin};
 
 /// Annotations whose value is any text, or whose form is that of another annotation's context.
-const FREE_TEXT: &[&str] = &["canary-by-header-value", "canary-by-header-pattern", "rewrite-target"];
+const FREE_TEXT: &[&str] = &["canary-by-header-value", "canary-by-header-pattern"];
 
 /// Values that no form but free text takes.
 const GARBAGE: &[&str] = &["", " ", "(", "two words\n", "🦀", "\u{0}"];
@@ -80,7 +80,7 @@ fn known_annotations_are_told_from_unknown_ones() {
     let said = |name: &str| {
         let mut findings = Findings::default();
         let annotations = [(format!("{}{name}", super::PREFIX), String::new())].into();
-        unsupported::check(&object(), Some(&annotations), &mut findings);
+        unsupported::check(&object(), Some(&annotations), true, &mut findings);
         findings.iter().map(|finding| (finding.reason, finding.message.clone())).collect::<Vec<_>>()
     };
     for annotation in table() {

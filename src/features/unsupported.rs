@@ -1,6 +1,7 @@
 //! Annotations that are known and have no effect yet, and those that nobody knows.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{ANNOTATIONS, PREFIX};
 use crate::values::{Findings, ObjectKey};
@@ -137,16 +138,33 @@ const PROTECTIVE: &[&str] = &[
     "whitelist-source-range",
 ];
 
+/// Lists of the addresses that are let in.
+const ALLOWLISTS: &[&str] = &["allowlist-source-range", "whitelist-source-range"];
+
+/// Whether a list lets every client in, as that of cert-manager's HTTP-01 solver does, so that nothing is left to do.
+fn is_everyone(list: &str, ipv6: bool) -> bool {
+    let network = |text: &str| {
+        let (address, bits) = text.trim().split_once('/')?;
+        Some((address.parse::<IpAddr>().ok()?, bits == "0"))
+    };
+    let Some(networks) = list.split(',').map(network).collect::<Option<Vec<_>>>() else { return false };
+    let whole = |v6| networks.iter().any(|(address, all)| *all && address.is_ipv6() == v6);
+    whole(false) && (!ipv6 || whole(true))
+}
+
 /// Says which annotations have no effect. Answers the one, if any, without whose effect the routes must not be served.
+/// `ipv6` says whether clients may come by IPv6.
 pub fn check(
     object: &ObjectKey,
     annotations: Option<&BTreeMap<String, String>>,
+    ipv6: bool,
     findings: &mut Findings,
 ) -> Option<String> {
     let mut refused = None;
-    for key in annotations.into_iter().flatten().map(|(key, _)| key) {
+    for (key, value) in annotations.into_iter().flatten() {
         let Some(name) = key.strip_prefix(PREFIX) else { continue };
-        if supported().any(|known| known == name) {
+        if supported().any(|known| known == name) || (ALLOWLISTS.contains(&name) && is_everyone(value, ipv6))
+        {
             continue;
         }
         if PROTECTIVE.contains(&name) {
@@ -195,6 +213,29 @@ pub fn check_config_map(
         if !supported().any(|known| known == key) {
             let message = "has no effect here (yet); the keys that have one are in docs/annotations.md";
             findings.warning(object, format!("data.{key}"), "NotSupported", message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_everyone() {
+        for (list, ipv6, everyone) in [
+            ("0.0.0.0/0,::/0", true, true),
+            ("::/0 , 0.0.0.0/0", true, true),
+            ("0.0.0.0/0", false, true),
+            ("10.0.0.0/8,0.0.0.0/0", false, true),
+            ("0.0.0.0/0", true, false),
+            ("::/0", true, false),
+            ("0.0.0.0/1,::/0", true, false),
+            ("0.0.0.0/0,::/0,somewhere", true, false),
+            ("0.0.0.0", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(is_everyone(list, ipv6), everyone, "{list:?} {ipv6}");
         }
     }
 }

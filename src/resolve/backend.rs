@@ -34,6 +34,8 @@ pub(crate) enum Port<'a> {
     Name(&'a str),
     /// Not at all: the only one that the Service has.
     Only,
+    /// Not at all: the only one that the Service has, else the first of these numbers that it has.
+    Listener([u16; 2]),
 }
 
 /// What a routing object says of its upstream connections.
@@ -195,24 +197,21 @@ fn external_name(service: &Service) -> Option<&str> {
 
 fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
-    match wanted {
-        Port::Only => {
-            if let [only] = ports {
-                Some(only)
-            } else {
-                None
-            }
-        }
-        Port::Number(wanted) => ports
-            .iter()
-            .find(|port| port.port == i32::from(wanted))
+    let numbered = |wanted: u16| ports.iter().find(|port| port.port == i32::from(wanted));
+    match (wanted, ports) {
+        (Port::Only | Port::Listener(_), [only]) => Some(only),
+        (Port::Only, _) => None,
+        (Port::Listener(numbers), _) => numbers.into_iter().find_map(numbered),
+        (Port::Number(wanted), _) => numbered(wanted)
             .or_else(|| ports.iter().find(|port| port.target_port == Some(IntOrString::Int(wanted.into())))),
-        Port::ServiceNumber(wanted) => ports.iter().find(|port| port.port == i32::from(wanted)),
-        Port::Name(wanted) => ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
-            ports
-                .iter()
-                .find(|port| matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted))
-        }),
+        (Port::ServiceNumber(wanted), _) => numbered(wanted),
+        (Port::Name(wanted), _) => {
+            ports.iter().find(|port| port.name.as_deref() == Some(wanted)).or_else(|| {
+                ports.iter().find(
+                    |port| matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted),
+                )
+            })
+        }
     }
 }
 
@@ -229,6 +228,9 @@ fn port_message(namespace: &str, name: &str, service: &Service, wanted: Port<'_>
         Port::Number(number) | Port::ServiceNumber(number) => format!("no port {number}"),
         Port::Name(name) => format!("no port named {name:?}"),
         Port::Only => "several ports and none is chosen".to_owned(),
+        Port::Listener([port, _]) => {
+            format!("several ports, none is chosen and none is the listener's, {port}")
+        }
     };
     format!("Service {namespace}/{name} has {wanted} (it has {have}); requests are answered 503")
 }

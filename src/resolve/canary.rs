@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::backend;
+use super::backend::{self, Upstream};
 use super::draft::Draft;
 use super::ingress::{Location, Source};
 use crate::features::canary::{Canary, HeaderRule};
@@ -54,16 +54,19 @@ impl<'a> Canaries<'a> {
     }
 
     /// The oldest canary with the location's path, in the namespace of its Ingress, if it has somewhere to send requests.
+    /// It is spoken to as the main Ingress says. It stands in for nothing: a main backend without endpoints has none.
     pub(crate) fn find(
         &self,
         draft: &mut Draft<'_>,
         main: &Location<'_>,
         main_backend: usize,
+        upstream: Upstream,
     ) -> Option<Alternative<'a>> {
         let found = self.0.get(&(&*main.source.key.namespace, main.place()))?;
         let canary = found.source.policies.canary.as_ref()?;
-        let backend = found.backend(draft)?;
-        (backend != main_backend && backend::has_endpoints(draft, backend))
+        let backend = found.backend(draft, upstream)?;
+        let serves = |backend| backend::has_endpoints(draft, backend);
+        (backend != main_backend && serves(main_backend) && serves(backend))
             .then_some(Alternative { canary, backend })
     }
 }

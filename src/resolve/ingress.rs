@@ -4,10 +4,8 @@
 //! of the host asks for regular expressions, all paths of the host are such, the longest text first. Every host has a
 //! `/`, which the oldest Ingress gives where nobody declares it.
 
-use std::cell::OnceCell;
-use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
@@ -16,16 +14,18 @@ use thin_vec::ThinVec;
 use super::backend::{self, PORT_FORM, Port, Upstream, port_number};
 use super::canary::{self, Canaries};
 use super::draft::Draft;
-use super::{Group, class, limits, tls};
+use super::{Group, class, limits, paths, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, RedirectPath, set};
+use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set};
 use crate::features::retries::Retries;
+use crate::features::rewrite::Rewrite;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
+use crate::features::upstream_vhost::Variable;
 use crate::features::{Policies, Reader, body_size, unsupported};
 use crate::model::route::{MirrorBackend, Variant};
-use crate::model::{Action, Destination, Match, PathMatch, Route};
-use crate::values::{Age, Kind, ObjectKey, Origin, pattern};
+use crate::model::{Action, Destination, Match, Route};
+use crate::values::{Age, Kind, ObjectKey, Origin};
 
 /// Where ingress-nginx's own defaults come from. One for all, so that Ingresses that ask for nothing have equal effects.
 static DEFAULTS: LazyLock<Origin> =
@@ -39,9 +39,27 @@ pub(crate) struct Source<'a> {
     pub(crate) policies: Policies,
     /// What policies do to its routes.
     effects: Arc<Effects>,
-    /// The same without `rewrite-target`, for paths that it leaves alone.
-    effects_without_rewrite: Arc<Effects>,
     mirrors: ThinVec<MirrorBackend>,
+}
+
+impl Source<'_> {
+    /// How it has upstreams spoken to, by what [`Protocol::AutoHttp`] comes to.
+    fn upstream(&self, protocol: Option<Protocol>) -> Upstream {
+        let connect_timeout = self.effects.connect_timeout.as_ref();
+        Upstream {
+            protocol,
+            protocol_by_port_name: false,
+            connect_timeout: connect_timeout.map_or(DEFAULT_CONNECT, |timeout| timeout.value),
+        }
+    }
+
+    /// Whether it has a default backend and no rules, and so is for what no rule takes.
+    fn is_catch_all(&self) -> bool {
+        self.ingress.spec.as_ref().is_some_and(|spec| {
+            let service = spec.default_backend.as_ref().and_then(|backend| backend.service.as_ref());
+            service.is_some() && spec.rules.as_ref().is_none_or(Vec::is_empty)
+        })
+    }
 }
 
 /// One path of one Ingress.
@@ -50,7 +68,9 @@ pub(crate) struct Location<'a> {
     pub(crate) source: &'a Source<'a>,
     pub(crate) origin: Origin,
     pub(crate) path: &'a str,
-    exact: bool,
+    pub(super) exact: bool,
+    /// Whether it takes what no rule without a host does. ingress-nginx lets neither rewrites nor redirects act there.
+    catch_all: bool,
     backend: Option<&'a IngressBackend>,
 }
 
@@ -60,12 +80,53 @@ impl<'a> Location<'a> {
         (self.path, self.exact)
     }
 
-    /// The backend as an index into the host's; none, with a finding, if it cannot serve.
-    pub(crate) fn backend(&self, draft: &mut Draft<'_>) -> Option<usize> {
-        self.backend_for(draft, self.source.effects.protocol.as_ref().map(|protocol| protocol.value))
+    /// The rewrite that acts on the path.
+    fn rewrite(&self) -> Option<&'a Rewrite> {
+        if self.catch_all { None } else { self.source.policies.rewrite.as_ref() }
     }
 
-    fn backend_for(&self, draft: &mut Draft<'_>, protocol: Option<Protocol>) -> Option<usize> {
+    /// What policies do to the routes of the path: shared with the Ingress's other paths where nothing is its own.
+    fn effects(&self) -> Arc<Effects> {
+        let shared = &self.source.effects;
+        let rewritten = self.rewrite().is_some_and(|rewrite| rewrite.changes(self.path));
+        let keeps_path = shared.path_rewrite.is_some() && !rewritten;
+        let redirects = |guard: &Guard| guard.phase == Phase::Redirect;
+        let stays = self.catch_all && shared.guards.iter().any(redirects);
+        let vhost = self.source.policies.upstream_vhost.as_ref().filter(|vhost| vhost.has_variables());
+        if !keeps_path && !stays && vhost.is_none() {
+            return shared.clone();
+        }
+        let mut own = Effects::clone(shared);
+        if keeps_path {
+            own.path_rewrite = None;
+        }
+        if stays {
+            own.guards.retain(|guard| !redirects(guard));
+        }
+        if let Some(vhost) = vhost {
+            let host = vhost.expand(|variable| self.variable(variable));
+            set(&mut own.host_rewrite, host, vhost.origin.clone());
+        }
+        Arc::new(own)
+    }
+
+    /// What ingress-nginx's template sets for the path.
+    fn variable(&self, variable: Variable) -> String {
+        let service = self.backend.and_then(|backend| backend.service.as_ref());
+        let port = || {
+            let port = service?.port.as_ref()?;
+            port.number.map(|number| number.to_string()).or_else(|| port.name.clone())
+        };
+        match variable {
+            Variable::Namespace => self.source.key.namespace.to_string(),
+            Variable::IngressName => self.source.key.name.to_string(),
+            Variable::ServiceName => service.map(|service| service.name.clone()).unwrap_or_default(),
+            Variable::ServicePort => port().unwrap_or_default(),
+        }
+    }
+
+    /// The backend as an index into the host's; none, with a finding, if it cannot serve.
+    pub(crate) fn backend(&self, draft: &mut Draft<'_>, upstream: Upstream) -> Option<usize> {
         let service = self.backend?.service.as_ref()?;
         let at = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
         let port = match service.port.as_ref() {
@@ -75,16 +136,6 @@ impl<'a> Location<'a> {
                 (None, None) => Port::Only,
             },
             None => Port::Only,
-        };
-        let upstream = Upstream {
-            protocol,
-            protocol_by_port_name: false,
-            connect_timeout: self
-                .source
-                .effects
-                .connect_timeout
-                .as_ref()
-                .map_or(DEFAULT_CONNECT, |t| t.value),
         };
         backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
     }
@@ -108,9 +159,10 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
         a.1.cmp(b.1).then_with(|| (&b.0.namespace, &b.0.name).cmp(&(&a.0.namespace, &a.0.name)))
     });
     find_tls(draft, &sorted);
-    let certificate = OnceCell::new();
+    let certificate = certificate_origin(draft);
+    draft.strict_transport_security = certificate.is_some();
     let sources: Vec<_> =
-        sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress, &certificate)).collect();
+        sorted.iter().map(|(key, _, ingress)| source(draft, key, ingress, certificate.as_ref())).collect();
     let (canaries, mains): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| source.policies.canary.is_some());
     let canaries = locations(draft, &canaries);
@@ -119,19 +171,15 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
     let canaries = Canaries::new(draft, &locations, &canaries);
     let fallback = fallback(draft, &mains, &locations);
 
-    let regex = locations.iter().any(|location| {
-        location.source.policies.rewrite.as_ref().is_some_and(|rewrite| rewrite.makes_regex(location.path))
-    });
-    if regex {
-        locations.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| b.path.cmp(a.path)));
-    } else {
-        locations.sort_by_key(|location| {
-            (Reverse(location.exact), Reverse(location.path.trim_end_matches('/').len()))
-        });
-    }
+    let regex = locations
+        .iter()
+        .chain(&fallback)
+        .any(|location| location.rewrite().is_some_and(|rewrite| rewrite.makes_regex(location.path)));
+    let exact = paths::sort(&mut locations, regex);
+    let (exact, others) = locations.split_at(exact);
     let mut group = Group::default();
-    for location in locations.iter().chain(&fallback) {
-        let Some(matches) = path_match(draft, location, regex) else { continue };
+    let mut add = |group: &mut Group, location: &Location<'_>| {
+        let Some(matches) = paths::path_match(draft, location, regex) else { return };
         let routes = location_routes(draft, location, &matches, &canaries);
         if location.backend.is_none() || location.origin.field.starts_with("spec.defaultBackend") {
             group.fallback.extend(routes);
@@ -140,10 +188,12 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
         } else {
             group.routes.extend(routes);
         }
-    }
+    };
+    exact.iter().for_each(|location| add(&mut group, location));
     if !regex {
-        group.routes.extend(slash_redirects(&locations));
+        group.routes.extend(paths::slash_redirects(&locations));
     }
+    others.iter().chain(&fallback).for_each(|location| add(&mut group, location));
     group
 }
 
@@ -156,7 +206,6 @@ fn find_tls(draft: &mut Draft<'_>, sorted: &[&(&ObjectKey, &Age, &Ingress)]) {
     let mut mains =
         sorted.iter().filter(|(.., ingress)| !Canary::is_canary(ingress.metadata.annotations.as_ref()));
     draft.tls = mains.find_map(|(key, _, ingress)| tls::of_ingress(draft, key, ingress));
-    draft.strict_transport_security = draft.tls.is_some();
 }
 
 /// What gave the host its certificate: its own `tls` section, or that of the wildcard that covers it.
@@ -175,12 +224,12 @@ fn certificate_origin(draft: &mut Draft<'_>) -> Option<Origin> {
     })
 }
 
-/// `certificate` is what [`certificate_origin`] says of the host, once somebody asks.
+/// `certificate` is what [`certificate_origin`] says of the host.
 fn source<'a>(
     draft: &mut Draft<'_>,
     key: &'a ObjectKey,
     ingress: &'a Ingress,
-    certificate: &OnceCell<Option<Origin>>,
+    certificate: Option<&Origin>,
 ) -> Source<'a> {
     let annotations = ingress.metadata.annotations.as_ref();
     let (namespace, name) = &draft.settings.config_map;
@@ -189,7 +238,8 @@ fn source<'a>(
     let defaults = config_map.map(|data| (&config_map_key, data));
     let mut reader = Reader::new(key, annotations, defaults, &mut draft.findings);
     let policies = Policies::read(&mut reader);
-    let refused = unsupported::check(key, annotations, &mut draft.findings);
+    let ipv6 = draft.settings.envoy_address.is_ipv6();
+    let refused = unsupported::check(key, annotations, ipv6, &mut draft.findings);
 
     let mut effects = policies.effects();
     let default = || DEFAULTS.clone();
@@ -198,8 +248,7 @@ fn source<'a>(
     set(&mut effects.retries, Retries::ingress_nginx(), default());
     set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
     if let Some(redirect) = &policies.ssl_redirect {
-        let certificate = certificate.get_or_init(|| certificate_origin(draft));
-        effects.guards.extend(redirect.guards(draft.host, certificate.as_ref()));
+        effects.guards.extend(redirect.guards(draft.host, certificate));
     }
     if let Some(annotation) = refused {
         effects.guards.push(Guard {
@@ -214,14 +263,12 @@ fn source<'a>(
         limits::of_annotations(draft, key, request_limits, &mut effects);
     }
     limits::of_policies(draft, key, &mut effects);
+    if let (Some(mirror), Some(_)) = (&policies.mirror, &effects.path_rewrite) {
+        let message = "copies have the path that rewrite-target makes; nginx copies the request's own";
+        draft.findings.warning(key, &*mirror.origin.field, "MirrorRewritten", message);
+    }
     let mirrors = resolve_mirrors(draft, &effects);
-    let effects = Arc::new(effects);
-    let effects_without_rewrite = if effects.path_rewrite.is_some() {
-        Arc::new(Effects { path_rewrite: None, ..(*effects).clone() })
-    } else {
-        effects.clone()
-    };
-    Source { key, ingress, policies, effects, effects_without_rewrite, mirrors }
+    Source { key, ingress, policies, effects: Arc::new(effects), mirrors }
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.
@@ -287,6 +334,7 @@ fn location<'a>(
         origin: Origin::new(source.key, field),
         path: text,
         exact,
+        catch_all: false,
         backend: Some(&path.backend),
     })
 }
@@ -312,7 +360,8 @@ fn drop_conflicts(draft: &mut Draft<'_>, locations: &mut Vec<Location<'_>>) {
     });
 }
 
-/// `/`, if nobody declares it: the oldest Ingress's default backend, else 404, with that Ingress's policies.
+/// `/`, if nobody declares it: the oldest Ingress's default backend, else 404, with that Ingress's policies. Of those
+/// without a host it is the oldest that has nothing but a default backend, if there is one.
 fn fallback<'a>(
     draft: &mut Draft<'_>,
     mains: &[&'a Source<'a>],
@@ -321,10 +370,11 @@ fn fallback<'a>(
     if locations.iter().any(|location| location.path == "/" && !location.exact) {
         return None;
     }
-    let oldest = mains.first()?;
+    let catch_all = draft.host.is_any();
+    let oldest = mains.iter().find(|source| catch_all && source.is_catch_all()).or(mains.first())?;
     let spec = oldest.ingress.spec.as_ref()?;
     let backend = spec.default_backend.as_ref();
-    if draft.host.is_any() && backend.is_none() && locations.is_empty() {
+    if catch_all && backend.is_none() && locations.is_empty() {
         return None;
     }
     let field = if backend.is_some() { "spec.defaultBackend" } else { "" };
@@ -334,50 +384,9 @@ fn fallback<'a>(
         origin: Origin::new(oldest.key, field),
         path: "/",
         exact: false,
+        catch_all,
         backend,
     })
-}
-
-fn path_match(draft: &mut Draft<'_>, location: &Location<'_>, regex: bool) -> Option<Match> {
-    if !regex {
-        if location.path.contains(['?', '#']) {
-            let message = format!(
-                "{:?} has a ? or #, which no request's path has; the path is left out (a regular expression needs \
-                 the annotation use-regex)",
-                location.path
-            );
-            let field = format!("{}.path", location.origin.field);
-            draft.findings.error(location.source.key, field, "InvalidPath", message);
-            return None;
-        }
-        let path = percent_encoded(location.path);
-        return Some(Match::path(if location.exact {
-            PathMatch::Exact(path)
-        } else if path.len() > 1 && path.ends_with('/') {
-            PathMatch::Prefix(path)
-        } else {
-            PathMatch::segments(&path)
-        }));
-    }
-    if let Err(error) = pattern::check(location.path) {
-        let message = format!(
-            "{:?} is not a regular expression that RE2 accepts: {error}; the path is left out",
-            location.path
-        );
-        let field = format!("{}.path", location.origin.field);
-        draft.findings.error(location.source.key, field, "InvalidRegex", message);
-        return None;
-    }
-    Some(Match::path(PathMatch::NginxRegex(location.path.to_owned())))
-}
-
-/// nginx compares decoded paths, Envoy those on the wire, where only ASCII stands as it is.
-fn percent_encoded(path: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b' ' | 0x80.. => format!("%{byte:02X}"),
-        _ => char::from(byte).to_string(),
-    };
-    path.bytes().map(encode).collect()
 }
 
 /// The routes of one location: one, or several where a canary takes part or the listeners differ.
@@ -388,11 +397,10 @@ fn location_routes(
     canaries: &Canaries<'_>,
 ) -> Vec<Route> {
     let source = location.source;
-    let rewrites = source.policies.rewrite.as_ref().and_then(|rewrite| rewrite.target.as_ref());
-    let effects = match rewrites {
-        Some((target, _)) if target != location.path => &source.effects,
-        _ => &source.effects_without_rewrite,
-    };
+    if let Some(redirect) = location.rewrite().and_then(|rewrite| rewrite.redirect(location.path)) {
+        return vec![redirect_route(location, matches, redirect)];
+    }
+    let effects = location.effects();
     let route = |listeners, variant, matches, action| Route {
         origin: location.origin.clone(),
         variant,
@@ -415,11 +423,12 @@ fn location_routes(
     };
     let mut routes = Vec::new();
     for (listeners, protocol) in sides {
-        let Some(main) = location.backend_for(draft, *protocol) else {
+        let upstream = source.upstream(*protocol);
+        let Some(main) = location.backend(draft, upstream) else {
             routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };
-        match canaries.find(draft, location, main) {
+        match canaries.find(draft, location, main, upstream) {
             Some(alternative) => {
                 routes.extend(canary::routes(
                     source,
@@ -438,28 +447,17 @@ fn location_routes(
     routes
 }
 
-/// nginx answers 301 for the path without the slash that a declared path ends in, unless that is declared too.
-fn slash_redirects(locations: &[Location<'_>]) -> Vec<Route> {
-    let mut taken: HashSet<&str> = locations.iter().map(|location| location.path).collect();
-    let mut redirects = Vec::new();
-    for location in locations {
-        let Some(bare) = location.path.strip_suffix('/').filter(|bare| !bare.is_empty()) else { continue };
-        if !taken.insert(bare) {
-            continue;
-        }
-        redirects.push(Route {
-            origin: location.origin.clone(),
-            variant: Variant::ToSlash,
-            listeners: Listeners::All,
-            matches: Match::path(PathMatch::Exact(bare.to_owned())),
-            action: Action::Answer(Answer::Redirect(Box::new(Redirect {
-                path: RedirectPath::Whole(location.path.to_owned()),
-                status: 301,
-                ..Redirect::default()
-            }))),
-            effects: Arc::default(),
-            mirrors: ThinVec::new(),
-        });
+/// The answer of a `rewrite-target` that is a URL. nginx gives it before it does anything else but refuse.
+fn redirect_route(location: &Location<'_>, matches: &Match, redirect: Redirect) -> Route {
+    let guards = &location.source.effects.guards;
+    let guards = guards.iter().filter(|guard| guard.phase == Phase::Unavailable).cloned().collect();
+    Route {
+        origin: location.origin.clone(),
+        variant: Variant::Main,
+        listeners: Listeners::All,
+        matches: matches.clone(),
+        action: Action::Answer(Answer::Redirect(Box::new(redirect))),
+        effects: Arc::new(Effects { guards, ..Effects::default() }),
+        mirrors: ThinVec::new(),
     }
-    redirects
 }

@@ -107,7 +107,16 @@ fn of_policy(
             return refuse("key.header", "a header name has at most 128 characters".to_owned());
         }
         KeyChoice::Header(name) => {
-            effects.guards.extend(missing_key(&name, origin));
+            for guard in missing_key(&name, origin) {
+                // Another limit may ask for the same header.
+                if !effects
+                    .guards
+                    .iter()
+                    .any(|other| (other.phase, &other.when) == (guard.phase, &guard.when))
+                {
+                    effects.guards.push(guard);
+                }
+            }
             (LimitKey::Header(name.clone()), Key::Header(name.into()))
         }
     };
@@ -151,8 +160,8 @@ mod tests {
     use crate::store::{Object, Store, Stored, View};
     use crate::values::{Age, HostName};
 
-    /// The ids of the limits that a policy with these makes, and what was found.
-    fn ids(limits: &[Value]) -> (Vec<String>, Vec<String>) {
+    /// A host whose one policy has these limits.
+    fn host(limits: &[Value]) -> resolve::Resolved {
         let service: VirtualService = serde_json::from_value(json!({
             "metadata": {"namespace": "shop", "name": "api"},
             "spec": {"hosts": ["x.io"], "gateways": ["gw"], "http": [{"directResponse": {"status": 200}}]},
@@ -165,12 +174,17 @@ mod tests {
             "spec": {"targetRef": {"kind": "VirtualService", "name": "api"}, "limits": limits},
         }))
         .unwrap();
-        let mut store = Store::default();
+        let mut store = Store::new("cluster.local");
         for object in [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)] {
             store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
         }
         let host = HostName::parse("x.io").unwrap();
-        let resolved = resolve::host(&View::new(&store), &Settings::default(), &host);
+        resolve::host(&View::new(&store), &Settings::default(), &host)
+    }
+
+    /// The ids of the limits that a policy with these makes, and what was found.
+    fn ids(limits: &[Value]) -> (Vec<String>, Vec<String>) {
+        let resolved = host(limits);
         let limits = resolved.host.unwrap().limits;
         let found = resolved.findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
         (
@@ -196,6 +210,14 @@ mod tests {
         let (after, found) = ids(&[by_address, broken, by_day, by_header]);
         assert_eq!(after, ["RateLimitPolicy/shop/quota/clientAddress/60s", &before[1], &before[0]]);
         assert_eq!(found, ["spec.limits[1].window"]);
+    }
+
+    #[test]
+    fn a_header_is_asked_for_once() {
+        let by_header = |window| json!({"key": {"header": "x-api-key"}, "requests": 5, "window": window});
+        let host = host(&[by_header("1s"), by_header("1m")]).host.unwrap();
+        let effects = &host.routes[0].effects;
+        assert_eq!((effects.rate_limits.len(), effects.guards.len()), (2, 2));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod endpoints;
 mod ingress;
 mod limits;
 mod object;
+mod paths;
 mod tls;
 mod virtual_service;
 

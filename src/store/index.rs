@@ -6,6 +6,7 @@ use std::hash::Hash;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Object, Read, Stored};
+use crate::values::host::full_name;
 use crate::values::{Age, HostName, Kind, ObjectKey};
 
 /// Objects' keys, ordered by age, oldest first. Mostly one or two, so they are kept in as little as they need.
@@ -45,6 +46,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) struct Indexes {
     /// Routing objects by the host they name.
     pub(super) routing: HashMap<HostName, ByAge>,
+    /// What short hosts of VirtualServices end in.
+    pub(super) cluster_domain: Box<str>,
     /// EndpointSlices by the Service they belong to.
     pub(super) slices: HashMap<ObjectKey, ByAge>,
     /// RateLimitPolicies by the object they target.
@@ -64,8 +67,16 @@ impl Indexes {
         new: Option<&Stored>,
     ) -> Vec<Read> {
         let mut touched = Vec::new();
+        let domain = &*self.cluster_domain;
         let entry = |stored: &Stored| (stored.age.clone(), key.clone());
-        move_entry(&mut self.routing, old, new, hosts, entry, |host| touched.push(Read::Routing(host)));
+        move_entry(
+            &mut self.routing,
+            old,
+            new,
+            |stored| hosts(stored, domain),
+            entry,
+            |host| touched.push(Read::Routing(host)),
+        );
         move_entry(&mut self.slices, old, new, service_of, entry, |service| {
             touched.push(Read::Slices(service));
         });
@@ -141,7 +152,7 @@ fn move_entry<K: Hash + Eq + Clone + Ord, E: Fn(&Stored) -> (Age, ObjectKey)>(
 }
 
 /// The scopes that a routing object has something to say about.
-pub(crate) fn hosts(stored: &Stored) -> Vec<HostName> {
+fn hosts(stored: &Stored, cluster_domain: &str) -> Vec<HostName> {
     match &stored.object {
         Object::Ingress(ingress) => {
             let Some(spec) = &ingress.spec else { return Vec::new() };
@@ -155,7 +166,8 @@ pub(crate) fn hosts(stored: &Stored) -> Vec<HostName> {
             hosts
         }
         Object::VirtualService(service) => {
-            let hosts = service.spec.hosts.iter().filter_map(|host| HostName::parse(host).ok());
+            let full = |host: &String| full_name(host, &stored.key.namespace, cluster_domain).into_owned();
+            let hosts = service.spec.hosts.iter().filter_map(|host| HostName::parse(&full(host)).ok());
             hosts.flat_map(|host| host.deep().into_iter().chain([host])).collect()
         }
         _ => Vec::new(),

@@ -36,13 +36,19 @@ pub enum Change {
 }
 
 /// All objects, and the indexes over them. One task owns and writes it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     objects: HashMap<ObjectKey, Arc<Stored>>,
     indexes: Indexes,
 }
 
 impl Store {
+    /// An empty one. The cluster's DNS domain is what short hosts of VirtualServices end in.
+    pub fn new(cluster_domain: &str) -> Self {
+        let indexes = Indexes { cluster_domain: cluster_domain.into(), ..Indexes::default() };
+        Self { objects: HashMap::new(), indexes }
+    }
+
     /// Puts an object in; answers what readers may have seen differently: nothing if it was there in just this form.
     pub fn apply(&mut self, new: Arc<Stored>) -> Vec<Read> {
         let key = new.key.clone();

@@ -30,7 +30,10 @@ end
 function envoy_on_request(handle)
   local name = handle:streamInfo():routeName()
   if name ~= nil and name ~= "" then return end
-  local host = string.match(handle:headers():get("x-chancery-scope") or "", "^([^:]*)")
+  local authority = handle:headers():get("x-chancery-scope") or ""
+  local host = string.match(authority, "^%[.*%]") or string.match(authority, "^[^:]*")
+  -- For redirects: Envoy has no other way to tell the host without its port.
+  handle:streamInfo():dynamicMetadata():set("chancery", "host", host)
   local dot = string.find(host, ".", 1, true)
   if dot then
     host = string.sub(host, dot + 1)

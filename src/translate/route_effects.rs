@@ -62,10 +62,14 @@ const PRIORITIES_UPDATE: i32 = 2;
 /// An answer that Envoy gives by itself.
 pub(crate) fn answer(route: &mut EnvoyRoute, answer: &Answer) {
     route.action = Some(match answer {
-        Answer::Redirect(redirect) if redirect.path == RedirectPath::Nothing => {
-            // Envoy's own redirect has a path, be it `/`.
-            let host = escape_format(redirect.host.as_deref().unwrap_or_default());
-            let location = format!("{}://{host}", redirect.scheme.as_deref().unwrap_or("http"));
+        // Envoy's own redirect has a path, be it `/`, and keeps a port that stands behind the host.
+        Answer::Redirect(redirect) if redirect.path == RedirectPath::Nothing || redirect.without_port => {
+            let host = match &redirect.host {
+                Some(host) => escape_format(host),
+                None => names::HOST_WITHOUT_PORT.to_owned(),
+            };
+            let path = if redirect.path == RedirectPath::Nothing { "" } else { "%REQ(:PATH)%" };
+            let location = format!("{}://{host}{path}", redirect.scheme.as_deref().unwrap_or("http"));
             route.response_headers_to_add.push(location_header(location));
             EnvoyAction::DirectResponse(DirectResponseAction {
                 status: redirect.status.into(),
@@ -106,6 +110,9 @@ fn redirect_action(redirect: &Redirect) -> RedirectAction {
         RedirectPath::Whole(path) => Some(PathRewriteSpecifier::PathRedirect(path.clone())),
         RedirectPath::WithoutTrailingSlash => {
             Some(PathRewriteSpecifier::RegexRewrite(substitute("^(.*)/$", "\\1")))
+        }
+        RedirectPath::Regex { pattern, substitution } => {
+            Some(PathRewriteSpecifier::RegexRewrite(substitute(pattern, substitution)))
         }
     };
     RedirectAction {

@@ -38,7 +38,7 @@ const PINNED: &str = "\
 b2c8a3b4f0d8174e ClusterLoadAssignment shop/app/80~e67abf5325dee21f
 255caf2870d443ac Cluster shop/app/80~e67abf5325dee21f
 8955a0778221bce0 Secret *
-c93159f9b6a83405 TypedExtensionConfig fallback
+fb904ad16be7626e TypedExtensionConfig fallback
 1b5c2d2499b46a2d RouteConfiguration a.io
 54b92acb38faea4d ScopedRouteConfiguration http/a.io
 c396d3899a560091 ScopedRouteConfiguration https/a.io

@@ -1,6 +1,6 @@
 //! Host names of routing objects, and the scope keys that stand for them.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +16,15 @@ use serde::{Serialize, Serializer};
 /// | `*` | every host that nothing else names |
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(Arc<str>);
+
+/// A host of an Istio object in full: a name without a dot is that of a Service in the object's own namespace.
+pub fn full_name<'h>(host: &'h str, namespace: &str, cluster_domain: &str) -> Cow<'h, str> {
+    if host.is_empty() || host == "*" || host.contains('.') {
+        Cow::Borrowed(host)
+    } else {
+        Cow::Owned(format!("{host}.{namespace}.svc.{cluster_domain}"))
+    }
+}
 
 impl HostName {
     /// The scope of rules without a host.
@@ -125,6 +134,19 @@ mod tests {
         }
         for text in ["a..b", "a.*.b", "*foo.com", "a/b", "a:80", "-*.", &"a".repeat(64), "a b"] {
             assert!(HostName::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn short_names_are_services() {
+        for (host, full) in [
+            ("reviews", "reviews.ml.svc.cluster.local"),
+            ("reviews.shop", "reviews.shop"),
+            ("*.example.com", "*.example.com"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            assert_eq!(full_name(host, "ml", "cluster.local"), full);
         }
     }
 

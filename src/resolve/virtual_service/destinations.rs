@@ -3,7 +3,7 @@
 use thin_vec::ThinVec;
 
 use crate::crd::virtual_service::{Destination as Wanted, HttpRoute, HttpRouteDestination};
-use crate::features::effects::{Effects, HeaderOperation, MirrorTarget, Setting, set};
+use crate::features::effects::{Effects, HeaderOperation, Listeners, MirrorTarget, Setting, set};
 use crate::features::headers::{self, Changes};
 use crate::features::mirror::Copies;
 use crate::features::{Field, timeouts};
@@ -11,7 +11,7 @@ use crate::model::route::MirrorBackend;
 use crate::model::{Destination, Endpoints};
 use crate::resolve::backend::{self, PORT_FORM, Port, Upstream, port_number};
 use crate::resolve::draft::Draft;
-use crate::values::{ObjectKey, Origin};
+use crate::values::{ObjectKey, Origin, host};
 
 /// How Istio makes upstream connections.
 const UPSTREAM: Upstream =
@@ -26,10 +26,11 @@ pub(super) fn destinations(
     key: &ObjectKey,
     path: &str,
     rule: &HttpRoute,
+    listeners: Listeners,
     effects: &mut Effects,
 ) -> Option<Vec<Destination>> {
     if let [only] = &rule.route[..] {
-        return single(draft, key, path, only, effects).map(|only| vec![only]);
+        return single(draft, key, path, only, listeners, effects).map(|only| vec![only]);
     }
     let weights = weights(&rule.route, &mut Field::new(key, path, &mut draft.findings))?;
     let mut shares = Vec::with_capacity(rule.route.len());
@@ -39,7 +40,8 @@ pub(super) fn destinations(
             continue;
         }
         let path = format!("{path}.route[{index}]");
-        let found = find(draft, &Origin::new(key, format!("{path}.destination")), &wanted.destination);
+        let at = Origin::new(key, format!("{path}.destination"));
+        let found = find(draft, &at, &wanted.destination, listeners);
         serving |= found.is_some();
         let backend = found.unwrap_or_else(|| unavailable(draft, key, &wanted.destination));
         let mut share = Destination::weighted(backend, weight);
@@ -58,6 +60,7 @@ fn single(
     key: &ObjectKey,
     path: &str,
     only: &HttpRouteDestination,
+    listeners: Listeners,
     effects: &mut Effects,
 ) -> Option<Destination> {
     let path = format!("{path}.route[0]");
@@ -71,7 +74,8 @@ fn single(
     if let Some(host) = changes.authority {
         set(&mut effects.host_rewrite, host.value, host.origin);
     }
-    find(draft, &Origin::new(key, format!("{path}.destination")), &only.destination).map(Destination::only)
+    let at = Origin::new(key, format!("{path}.destination"));
+    find(draft, &at, &only.destination, listeners).map(Destination::only)
 }
 
 fn changes(draft: &mut Draft<'_>, key: &ObjectKey, path: &str, of: &HttpRouteDestination) -> Changes {
@@ -117,16 +121,16 @@ pub(super) fn mirrors(
     draft: &mut Draft<'_>,
     key: &ObjectKey,
     copies: &[Copies<'_>],
+    listeners: Listeners,
     effects: &mut Effects,
 ) -> ThinVec<MirrorBackend> {
     let mut mirrors = ThinVec::new();
     for copy in copies {
-        let Some(backend) = find(draft, &copy.origin, copy.destination) else { continue };
+        let Some(backend) = find(draft, &copy.origin, copy.destination, listeners) else { continue };
         let port = match &draft.backends.get(backend).endpoints {
             Endpoints::Service(key) => key.port,
             Endpoints::Dns { port, .. } => *port,
         };
-        mirrors.push(MirrorBackend { mirror: effects.mirrors.len(), backend });
         let value = MirrorTarget {
             host: full_name(draft, key, &copy.destination.host),
             port,
@@ -134,29 +138,47 @@ pub(super) fn mirrors(
             host_rewrite: None,
             millionths: copy.millionths,
         };
-        effects.mirrors.push(Setting { value, origin: copy.origin.clone() });
+        let mirror = Setting { value, origin: copy.origin.clone() };
+        // Another listener's routes may have it already.
+        let index = effects.mirrors.iter().position(|other| *other == mirror).unwrap_or_else(|| {
+            effects.mirrors.push(mirror);
+            effects.mirrors.len() - 1
+        });
+        mirrors.push(MirrorBackend { mirror: index, backend });
     }
     mirrors
 }
 
-/// A host without a dot is a Service of the object's own namespace.
 fn full_name(draft: &Draft<'_>, key: &ObjectKey, host: &str) -> String {
-    if host.contains('.') {
-        host.to_owned()
-    } else {
-        format!("{host}.{}.svc.{}", key.namespace, draft.settings.cluster_domain)
+    host::full_name(host, &key.namespace, &draft.settings.cluster_domain).into_owned()
+}
+
+/// Whether a destination's backend depends on the listener by which a request comes.
+pub(super) fn by_listener(rule: &HttpRoute) -> bool {
+    let routes = rule.route.iter().map(|route| &route.destination);
+    let mirrors = rule.mirrors.iter().flatten().map(|mirror| &mirror.destination);
+    routes.chain(mirrors).chain(&rule.mirror).any(|destination| destination.port.is_none())
+}
+
+/// The port that a destination means without naming one: that of the Gateway's server, which is not read, so the one
+/// for the listener's scheme, or the listener's own.
+fn listener_port(draft: &Draft<'_>, listeners: Listeners) -> Port<'static> {
+    match listeners {
+        Listeners::All => Port::Only,
+        Listeners::Http => Port::Listener([80, draft.settings.http_port]),
+        Listeners::Https => Port::Listener([443, draft.settings.https_port]),
     }
 }
 
-/// The backend of a destination. None, with a finding, if there is no such Service or port.
-fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted) -> Option<usize> {
+/// The backend of a destination on these listeners. None, with a finding, if there is no such Service or port.
+fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted, listeners: Listeners) -> Option<usize> {
     let mut field = Field::new(&at.object, &*at.field, &mut draft.findings);
     if wanted.subset.as_ref().is_some_and(|subset| !subset.is_empty()) {
         let message = "subsets are not supported yet; requests go to the whole Service";
         field.child("subset").warning("NotSupported", message);
     }
     let port = match &wanted.port {
-        None => Port::Only,
+        None => listener_port(draft, listeners),
         Some(port) => match port_number(port.number) {
             Some(number) => Port::ServiceNumber(number),
             None => {

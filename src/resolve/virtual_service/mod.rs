@@ -96,9 +96,8 @@ fn check_hosts(hosts: &[String], field: &mut Field<'_>) {
 /// What a rule does, and on which listeners: one action, or one for each listener where they differ.
 #[derive(Debug)]
 struct Outcome {
-    actions: Vec<(Listeners, Variant, Action)>,
+    actions: Vec<(Listeners, Variant, Action, ThinVec<MirrorBackend>)>,
     effects: Effects,
-    mirrors: ThinVec<MirrorBackend>,
 }
 
 /// Puts the routes of one VirtualService together.
@@ -120,7 +119,7 @@ impl Builder<'_> {
         let effects = Arc::new(outcome.effects);
         for entry in entries {
             let mut reached = false;
-            for (listeners, variant, action) in &outcome.actions {
+            for (listeners, variant, action, mirrors) in &outcome.actions {
                 let listeners = self.open.and_then(|open| open.and(entry.listeners)?.and(*listeners));
                 let Some(listeners) = listeners else { continue };
                 reached = true;
@@ -133,7 +132,7 @@ impl Builder<'_> {
                     matches: entry.matches.clone(),
                     action: action.clone(),
                     effects: effects.clone(),
-                    mirrors: outcome.mirrors.clone(),
+                    mirrors: mirrors.clone(),
                 });
                 if all {
                     self.open = self.open.and_then(|open| open.without(listeners));
@@ -162,12 +161,11 @@ impl Builder<'_> {
             return Some(self.forward(draft, path, rule));
         };
         headers::from_rule(rule, &mut field, &mut effects);
-        cors::from_rule(rule, &mut field, &mut effects);
         let actions = answers
             .into_iter()
-            .map(|(listeners, answer)| (listeners, Variant::Main, Action::Answer(answer)))
+            .map(|(listeners, answer)| (listeners, Variant::Main, Action::Answer(answer), ThinVec::new()))
             .collect();
-        Some(Outcome { actions, effects, mirrors: ThinVec::new() })
+        Some(Outcome { actions, effects })
     }
 
     fn forward(&self, draft: &mut Draft<'_>, path: &str, rule: &HttpRoute) -> Outcome {
@@ -184,12 +182,33 @@ impl Builder<'_> {
             read(rule, &mut field, &mut effects);
         }
         let copies = mirror::from_rule(rule, &mut field);
-        let mirrors = destinations::mirrors(draft, self.key, &copies, &mut effects);
-        let (variant, action) = match destinations::destinations(draft, self.key, path, rule, &mut effects) {
-            Some(destinations) => (Variant::Main, Action::Forward(destinations)),
-            None => (Variant::Unavailable, Action::Answer(Answer::Direct { status: 503, body: Vec::new() })),
+        let mut on = |listeners, effects: &mut Effects| {
+            let mirrors = destinations::mirrors(draft, self.key, &copies, listeners, effects);
+            match destinations::destinations(draft, self.key, path, rule, listeners, effects) {
+                Some(destinations) => (Variant::Main, Action::Forward(destinations), mirrors),
+                None => {
+                    let unavailable = Answer::Direct { status: 503, body: Vec::new() };
+                    (Variant::Unavailable, Action::Answer(unavailable), mirrors)
+                }
+            }
         };
-        Outcome { actions: vec![(Listeners::All, variant, action)], effects, mirrors }
+        let with = |listeners, (variant, action, mirrors)| (listeners, variant, action, mirrors);
+        if !destinations::by_listener(rule) {
+            let all = on(Listeners::All, &mut effects);
+            return Outcome { actions: vec![with(Listeners::All, all)], effects };
+        }
+        // Both begin with the same effects; only which mirrors there are can differ.
+        let mut before = effects.clone();
+        let http = on(Listeners::Http, &mut effects);
+        before.mirrors.clone_from(&effects.mirrors);
+        let https = on(Listeners::Https, &mut before);
+        effects.mirrors = before.mirrors;
+        let actions = if http == https {
+            vec![with(Listeners::All, http)]
+        } else {
+            vec![with(Listeners::Http, http), with(Listeners::Https, https)]
+        };
+        Outcome { actions, effects }
     }
 }
 
@@ -217,6 +236,7 @@ fn check_kind(rule: &HttpRoute, field: &mut Field<'_>) -> Option<()> {
             ("rewrite", rule.rewrite.is_some()),
             ("mirror", rule.mirror.is_some()),
             ("mirrors", rule.mirrors.is_some()),
+            ("corsPolicy", rule.cors_policy.is_some()),
             ("fault", rule.fault.is_some() && first == "redirect"),
         ];
         for (name, _) in idle.iter().filter(|(_, given)| *given) {

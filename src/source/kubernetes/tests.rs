@@ -117,7 +117,7 @@ impl Followed {
         let namespaces = namespaces.iter().map(ToString::to_string).collect();
         let (sender, inbox) = mpsc::channel(16);
         tokio::spawn(follow(client, namespaces, sender));
-        Self { inbox, store: Store::default(), findings: BTreeMap::new(), ready: false }
+        Self { inbox, store: Store::new("cluster.local"), findings: BTreeMap::new(), ready: false }
     }
 
     async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {

@@ -176,7 +176,8 @@ fn destinations() {
 - {match: [{uri: {prefix: /7}}], route: [{destination: {host: none}, weight: 1}, {destination: {host: x}, weight: 1}]}",
             &[
                 "prefix /1 -> 503",
-                "prefix /2 -> 503",
+                "http: prefix /2 -> shop/two/80",
+                "https: prefix /2 -> 503",
                 "prefix /3 -> 503",
                 "prefix /4 -> 503",
                 "prefix /5 -> 503",
@@ -334,7 +335,7 @@ fn redirects_and_direct_responses() {
 - {match: [{uri: {prefix: /4}}], redirect: {scheme: ftp}}
 - {match: [{uri: {prefix: /5}}], redirect: {port: 70000}}
 - {match: [{uri: {prefix: /6}}], redirect: {derivePort: X}}
-- {match: [{uri: {prefix: /7}}], redirect: {uri: /x}, route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}, rewrite: {uri: /}}",
+- {match: [{uri: {prefix: /7}}], redirect: {uri: /x}, route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}, rewrite: {uri: /}, corsPolicy: {}}",
             &["prefix /7 -> 301 …://…/x"],
             &[
                 "spec.http[0].redirect.redirectCode InvalidRedirect",
@@ -345,6 +346,7 @@ fn redirects_and_direct_responses() {
                 "spec.http[5].redirect.derivePort InvalidRedirect",
                 "spec.http[6].route InvalidRule",
                 "spec.http[6].rewrite InvalidRule",
+                "spec.http[6].corsPolicy InvalidRule",
                 "spec.http[6].fault InvalidRule",
             ],
         ),

@@ -39,7 +39,7 @@ fn apply(store: &mut Store, mut object: Object, position: usize) {
 
 /// The routes of a host and what was found, each as lines.
 fn resolve(host: &str, specs: &[&str]) -> (Vec<String>, Vec<String>) {
-    let mut store = Store::default();
+    let mut store = Store::new("cluster.local");
     for service in from_yaml::<Vec<Service>>(SERVICES) {
         apply(&mut store, Object::Service(Box::new(service)), 0);
     }
@@ -54,7 +54,7 @@ fn resolve(host: &str, specs: &[&str]) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn a_host_whose_rules_are_all_left_out_is_known() {
-    let mut store = Store::default();
+    let mut store = Store::new("cluster.local");
     let service =
         VirtualService { spec: from_yaml("{hosts: [x.io], http: [{}]}"), ..VirtualService::default() };
     apply(&mut store, Object::VirtualService(Box::new(service)), 0);

@@ -85,11 +85,11 @@ fn answer(answer: &Answer) -> String {
             format!(" {status} {}", String::from_utf8_lossy(body)).trim_end().into()
         }
         Answer::Redirect(redirect) => {
-            let Redirect { scheme, host, port, path, status } = &**redirect;
+            let Redirect { scheme, host, port, without_port: _, path, status } = &**redirect;
             let path = match path {
                 RedirectPath::Keep => "…",
                 RedirectPath::Whole(path) => path,
-                RedirectPath::WithoutTrailingSlash | RedirectPath::Nothing => {
+                RedirectPath::WithoutTrailingSlash | RedirectPath::Regex { .. } | RedirectPath::Nothing => {
                     unreachable!("not of a VirtualService")
                 }
             };
