@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 DENY := tools/cargo/bin/cargo-deny
 
-.PHONY: help run cluster test check fmt clippy deny docs bench envoy kube-apiserver clean clean-tools
+.PHONY: help run cluster test check fmt clippy deny docs bench envoy kube-apiserver kubectl clean clean-tools
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do \
@@ -48,6 +48,9 @@ envoy: ## install Envoy into tools/envoy
 
 kube-apiserver: ## build kube-apiserver and etcd, which `make test` does by itself (some minutes, once a machine)
 	@scripts/install-kube-apiserver
+
+kubectl: ## build kubectl and helm, which `make test` does by itself (some minutes, once a machine)
+	@scripts/install-kubectl
 
 clean: ## remove what was built
 	cargo clean

@@ -1,6 +1,7 @@
 //! `bootstrap`: what an Envoy of this control plane starts with.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +12,9 @@ use crate::translate::bootstrap::{MAX_CONNECTIONS, NODE_CLUSTER, Options, Tls, b
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Where it is written; standard output unless given
+    #[arg(long, value_name = "FILE")]
+    write_to: Option<PathBuf>,
     /// The control plane's xDS, as this Envoy reaches it
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000", value_parser = host_port)]
     xds_address: (String, u16),
@@ -56,7 +60,12 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         tls,
     };
     let text = serde_json::to_string_pretty(&bootstrap(&options)?)?;
-    output::print(&(text + "\n"))?;
+    match args.write_to {
+        None => output::print(&(text + "\n"))?,
+        Some(path) => {
+            std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,0 +1,201 @@
+//! A real API server that writes down who asked it for what.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::tools::{api_server, attempt, kubectl, run};
+
+/// Far more than anything needs: nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until there is a value.
+pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+/// A process that ends with this value.
+pub(crate) struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts it with its output in `log`.
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    /// What it has said, if it has ended although nobody asked it to.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(format!("{status}\n{}", fs::read_to_string(&self.log).unwrap()))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Who may do everything; the token comes first.
+const USERS: &str = "admin,admin,1,system:masters\n";
+
+const AUDIT: &str =
+    "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+
+/// What was asked of a resource: verb, API group, resource with its subresource.
+pub(crate) type Asked = BTreeSet<(String, String, String)>;
+
+/// A running API server with its etcd.
+pub(crate) struct Cluster {
+    folder: TempDir,
+    assets: PathBuf,
+    port: u16,
+    etcd: String,
+    server: Option<Program>,
+    _etcd: Program,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let assets = api_server();
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        fs::write(at("certificate"), own.cert.pem()).unwrap();
+        fs::write(at("key"), own.signing_key.serialize_pem()).unwrap();
+        fs::write(at("key.pub"), own.signing_key.public_key_pem()).unwrap();
+        fs::write(at("users"), USERS).unwrap();
+        fs::write(at("policy"), AUDIT).unwrap();
+        let client = format!("http://127.0.0.1:{}", free_port());
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let mut etcd = Command::new(assets.join("etcd"));
+        etcd.arg("--data-dir").arg(at("etcd")).args(["--unsafe-no-fsync", "--name=one"]);
+        etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        etcd.args(["--initial-cluster", &format!("one={peer}")]);
+        let etcd_log = at("etcd.log");
+        let mut this = Self {
+            folder,
+            assets,
+            port: free_port(),
+            etcd: client,
+            server: None,
+            _etcd: Program::start(&mut etcd, etcd_log),
+        };
+        this.serve(&[]);
+        this
+    }
+
+    /// Starts the API server, in place of the one that runs, with further flags, and waits until it is ready.
+    pub(crate) fn serve(&mut self, flags: &[&str]) {
+        drop(self.server.take());
+        let at = |name: &str| self.path(name).display().to_string();
+        let mut command = Command::new(self.assets.join("kube-apiserver"));
+        command.args([
+            format!("--etcd-servers={}", self.etcd),
+            "--bind-address=127.0.0.1".into(),
+            format!("--secure-port={}", self.port),
+            format!("--tls-cert-file={}", at("certificate")),
+            format!("--tls-private-key-file={}", at("key")),
+            "--service-cluster-ip-range=10.96.0.0/12".into(),
+            "--service-account-issuer=https://kubernetes.default.svc".into(),
+            format!("--service-account-key-file={}", at("key.pub")),
+            format!("--service-account-signing-key-file={}", at("key")),
+            "--authorization-mode=RBAC".into(),
+            format!("--token-auth-file={}", at("users")),
+            format!("--audit-policy-file={}", at("policy")),
+            format!("--audit-log-path={}", at("audit")),
+        ]);
+        command.args(flags);
+        self.server = Some(Program::start(&mut command, self.path("server.log")));
+        fs::write(self.path("admin"), self.kubeconfig("admin")).unwrap();
+        until("the API server", || {
+            if let Some(end) = self.server.as_mut().and_then(Program::ended) {
+                panic!("the API server ended: {end}");
+            }
+            attempt(self.kubectl().args(["get", "--raw=/readyz"]), "").ok()
+        });
+    }
+
+    /// The path of a file that goes with this value.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A kubeconfig for whoever has the token.
+    pub(crate) fn kubeconfig(&self, token: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
+             clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: '{}'}}}}]\n\
+             users: [{{name: it, user: {{token: '{token}'}}}}]\n\
+             contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n",
+            self.port,
+            self.path("certificate").display(),
+        )
+    }
+
+    /// kubectl, for the one who may do everything.
+    pub(crate) fn kubectl(&self) -> Command {
+        self.administered(kubectl())
+    }
+
+    /// A command for the one who may do everything.
+    pub(crate) fn administered(&self, mut command: Command) -> Command {
+        command.env("KUBECONFIG", self.path("admin")).env("HOME", self.folder.path());
+        command
+    }
+
+    /// Applies manifests.
+    pub(crate) fn apply(&self, text: &str) {
+        run(self.kubectl().args(["apply", "--server-side", "-f", "-"]), text);
+    }
+
+    /// What a user has asked for so far, and what of it was refused.
+    pub(crate) fn asked_by(&self, user: &str) -> (Asked, Asked) {
+        let log = fs::read_to_string(self.path("audit")).unwrap();
+        // The last line may be under way.
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let (mut asked, mut refused) = (Asked::new(), Asked::new());
+        for event in
+            events.filter(|event| event["user"]["username"] == user && event["objectRef"].is_object())
+        {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let reference = &event["objectRef"];
+            let subresource = text(&reference["subresource"]);
+            let resource = match subresource.as_str() {
+                "" => text(&reference["resource"]),
+                name => format!("{}/{name}", text(&reference["resource"])),
+            };
+            let one = (text(&event["verb"]), text(&reference["apiGroup"]), resource);
+            if event["responseStatus"]["code"] == 403 {
+                refused.insert(one.clone());
+            }
+            asked.insert(one);
+        }
+        (asked, refused)
+    }
+}

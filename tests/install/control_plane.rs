@@ -1,0 +1,163 @@
+//! The control plane as it is deployed, under its own ServiceAccount.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Asked, Cluster, Program, free_port, until};
+use crate::tools::{Objects, run};
+
+const NAMESPACE: &str = "chancery-system";
+
+/// Granted for the writer of status and Events.
+const STATUS: [(&str, &str, &str); 8] = [
+    ("create", "coordination.k8s.io", "leases"),
+    ("create", "events.k8s.io", "events"),
+    ("get", "coordination.k8s.io", "leases"),
+    ("patch", "coordination.k8s.io", "leases"),
+    ("patch", "events.k8s.io", "events"),
+    ("patch", "networking.istio.io", "virtualservices/status"),
+    ("patch", "networking.k8s.io", "ingresses/status"),
+    ("update", "coordination.k8s.io", "leases"),
+];
+
+/// A control plane that runs, and where it listens.
+pub(crate) struct ControlPlane {
+    _program: Program,
+    pub(crate) xds: u16,
+    pub(crate) admin: u16,
+    pub(crate) http: u16,
+}
+
+/// The object of a kind with a name, in the namespace of the installation or in none.
+pub(crate) fn object<'a>(objects: &'a Objects, kind: &str, name: &str) -> &'a Value {
+    let named = |namespace: &str| objects.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()));
+    named(NAMESPACE).or_else(|| named("")).unwrap_or_else(|| panic!("no {kind} is named {name}"))
+}
+
+/// The arguments of a container, as a kubelet gives them.
+pub(crate) fn arguments(container: &Value) -> Vec<String> {
+    let arguments = container["args"].as_array().unwrap();
+    arguments.iter().map(|it| it.as_str().unwrap().replace("$(POD_NAMESPACE)", NAMESPACE)).collect()
+}
+
+/// Writes the files of a Secret into a folder of the cluster, as a volume has them.
+pub(crate) fn mount(cluster: &Cluster, secret: &str) -> String {
+    let folder = cluster.path(secret);
+    fs::create_dir_all(&folder).unwrap();
+    for key in ["ca.crt", "tls.crt", "tls.key"] {
+        let data = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+        let get = ["get", "secret", secret, "--namespace", NAMESPACE, "-o", &data];
+        fs::write(folder.join(key), run(cluster.kubectl().args(get), "")).unwrap();
+    }
+    folder.display().to_string()
+}
+
+/// The answer to a GET if it is a good one.
+pub(crate) fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
+}
+
+impl ControlPlane {
+    /// Starts it with the arguments of its Deployment and a token of its ServiceAccount, and waits until it is ready.
+    pub(crate) fn start(cluster: &Cluster, deployed: &Objects, number: u8) -> Self {
+        let deployment = object(deployed, "Deployment", "chancery");
+        let pod = &deployment["spec"]["template"]["spec"];
+        let account = pod["serviceAccountName"].as_str().unwrap();
+        let token = run(cluster.kubectl().args(["create", "token", account, "--namespace", NAMESPACE]), "");
+        let kubeconfig = cluster.path("kubeconfig");
+        fs::write(&kubeconfig, cluster.kubeconfig(token.trim())).unwrap();
+        let secrets = mount(cluster, "chancery-xds");
+        let (xds, admin, http) = (free_port(), free_port(), free_port());
+        let state = cluster.path(&format!("state-{number}"));
+        let own = |argument: String| {
+            argument
+                .replace("0.0.0.0:18000", &format!("127.0.0.1:{xds}"))
+                .replace("0.0.0.0:18001", &format!("127.0.0.1:{admin}"))
+                .replace("/etc/chancery/xds", &secrets)
+                .replace("/var/lib/chancery", &state.display().to_string())
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));
+        command.args(arguments(&pod["containers"][0]).into_iter().map(own));
+        command.arg("--kubeconfig").arg(&kubeconfig).arg("--envoy-address=127.0.0.1");
+        command.arg(format!("--http-port={http}")).arg(format!("--https-port={}", free_port()));
+        command.env("POD_NAME", format!("chancery-{number}")).env("POD_NAMESPACE", NAMESPACE);
+        let mut program = Program::start(&mut command, cluster.path("chancery.log"));
+        until("a control plane that is ready", || {
+            if let Some(end) = program.ended() {
+                panic!("the control plane ended: {end}");
+            }
+            refused_nothing(cluster);
+            // What it kept from before says nothing of what it may read.
+            get(admin, "/readyz").filter(|answer| answer.contains("sources"))
+        });
+        Self { _program: program, xds, admin, http }
+    }
+
+    /// Sees it follow an Ingress and a VirtualService that come now.
+    pub(crate) fn follows(&self, cluster: &Cluster, host: &str) {
+        let service = json!({"name": "models", "port": {"number": 80}});
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": {"service": service}});
+        let ingress = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "models", "namespace": "default"},
+            "spec": {"ingressClassName": "chancery", "rules": [{"host": host, "http": {"paths": [path]}}]},
+        });
+        let virtual_host = format!("vs-{host}");
+        let virtual_service = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"name": "models", "namespace": "default"},
+            "spec": {"hosts": [virtual_host], "http": [{"directResponse": {"status": 204}}]},
+        });
+        for (host, object) in [(host, ingress), (&virtual_host, virtual_service)] {
+            cluster.apply(&object.to_string());
+            let page = format!("/debug/routes?host={host}");
+            until("a route", || get(self.admin, &page).filter(|answer| answer.contains("\"models\"")));
+        }
+    }
+}
+
+/// What rules of roles grant.
+fn granted<'a>(rules: impl IntoIterator<Item = &'a Value>) -> Asked {
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    };
+    let mut granted = Asked::new();
+    for rule in rules {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                granted.extend(
+                    texts(&rule["verbs"]).into_iter().map(|verb| (verb, group.clone(), resource.clone())),
+                );
+            }
+        }
+    }
+    granted
+}
+
+/// Holds that it has not asked for what it may not; says the rest that it has asked for.
+fn refused_nothing(cluster: &Cluster) -> Asked {
+    let (asked, refused) = cluster.asked_by("system:serviceaccount:chancery-system:chancery");
+    assert_eq!(refused, Asked::new(), "it asks for what it may not");
+    asked
+}
+
+/// Holds the API server's audit log against the roles.
+pub(crate) fn asked_for_what_it_may(cluster: &Cluster, deployed: &Objects) {
+    let rules = |kind: &str| object(deployed, kind, "chancery")["rules"].as_array().unwrap().iter();
+    let granted = granted(rules("ClusterRole").chain(rules("Role")));
+    let asked = refused_nothing(cluster);
+    let status: Asked = STATUS.iter().map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into())).collect();
+    let unused: BTreeSet<_> = granted.difference(&asked).cloned().collect();
+    assert_eq!(unused, status, "it may do what it never does");
+}

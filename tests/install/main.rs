@@ -1,0 +1,152 @@
+//! What a platform team installs, through kubectl and helm, into a real API server: `manifests/`, the chart, and the rights
+//! that they give.
+
+mod cluster;
+mod control_plane;
+mod fleet;
+mod tools;
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::tools::{Objects, VARIANTS, attempt, helm, kubectl, objects, root, run};
+
+/// Definitions that others install, with whatever their objects hold.
+fn definitions_of_others() -> String {
+    let definition = |group: &str, version: &str, kind: &str| {
+        let singular = kind.to_lowercase();
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{singular}s.{group}")},
+            "spec": {
+                "group": group, "scope": "Namespaced",
+                "names": {"kind": kind, "plural": format!("{singular}s"), "singular": singular},
+                "versions": [{
+                    "name": version, "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {
+                        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                    }},
+                }],
+            },
+        })
+    };
+    let kinds = [
+        ("monitoring.coreos.com", "v1", "ServiceMonitor"),
+        ("monitoring.coreos.com", "v1", "PodMonitor"),
+        ("monitoring.coreos.com", "v1", "PrometheusRule"),
+        ("cert-manager.io", "v1", "Issuer"),
+        ("cert-manager.io", "v1", "Certificate"),
+    ];
+    let list: Vec<Value> =
+        kinds.iter().map(|(group, version, kind)| definition(group, version, kind)).collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": list}).to_string()
+}
+
+/// The Pods of the workloads among objects, as their controllers would make them.
+fn pods(objects: &Objects) -> Vec<Value> {
+    let workloads = objects.values().filter(|object| object["spec"]["template"].is_object());
+    let pod = |workload: &Value| {
+        let mut pod = workload["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["namespace"] = workload["metadata"]["namespace"].clone();
+        pod["metadata"]["name"] = workload["metadata"]["name"].clone();
+        pod
+    };
+    workloads.map(pod).collect()
+}
+
+#[test]
+fn the_chart_holds_what_kustomize_makes() {
+    for variant in &VARIANTS {
+        let (mut kustomized, templated) = (objects(&variant.kustomized()), objects(&variant.templated()));
+        // It is helm's to make.
+        assert!(kustomized.remove(&("Namespace".into(), String::new(), "chancery-system".into())).is_some());
+        for name in kustomized.keys().chain(templated.keys()) {
+            assert_eq!(kustomized.get(name), templated.get(name), "{}: {name:?}", variant.folder);
+        }
+        assert!(kustomized.len() > 15, "{}: {:?}", variant.folder, kustomized.keys());
+    }
+    // A word that the chart does not know is told.
+    let mut command = helm();
+    command.args([
+        "template",
+        "chancery",
+        "charts/chancery",
+        "--kube-version=1.35.4",
+        "--set=envoy.kinds=DaemonSet",
+    ]);
+    let error = attempt(&mut command, "").unwrap_err();
+    assert!(error.contains("'kinds' not allowed"), "{error}");
+}
+
+#[test]
+fn an_api_server_takes_everything() {
+    let cluster = Cluster::start();
+    cluster.apply(&definitions_of_others());
+    let (ours, istio) = ("--filename=manifests/crds", "--filename=manifests/istio-crds");
+    run(cluster.kubectl().args(["apply", "--server-side", ours, istio]), "");
+    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+    run(cluster.kubectl().args(wait), "");
+    cluster.apply(&std::fs::read_to_string(root().join("manifests/base/namespace.yaml")).unwrap());
+    for variant in &VARIANTS {
+        let folder = format!("--kustomize={}", variant.folder);
+        // Fields that the API server does not know are errors.
+        let apply = ["apply", "--server-side", "--validate=strict", "--force-conflicts", &folder];
+        run(cluster.kubectl().args(apply).arg("--dry-run=server"), "");
+        run(cluster.kubectl().args(apply), "");
+        // The namespace admits restricted Pods only, and ServiceAccounts have to be there.
+        for pod in pods(&objects(&variant.kustomized())) {
+            run(cluster.kubectl().args(["create", "--dry-run=server", "-f", "-"]), &pod.to_string());
+        }
+    }
+    run(cluster.kubectl().args(["apply", "-f", "-", "--dry-run=server"]), &certificates());
+    installed_by_helm(&cluster);
+}
+
+/// Beside what kustomize made, with other names; and again, which keeps the certificates that helm has made.
+fn installed_by_helm(cluster: &Cluster) {
+    let install = |more: &str| {
+        let mut command = cluster.administered(helm());
+        command.args(["upgrade", "--install", "other", "charts/chancery", "--namespace=elsewhere"]);
+        command.args(["--create-namespace", "--skip-crds", "--set=ingressClass.name=other", more]);
+        run(&mut command, "");
+        let get = [
+            "get",
+            "secret",
+            "other-xds",
+            "other-envoy-xds",
+            "--namespace=elsewhere",
+            "-o",
+            "jsonpath={.items[*].data}",
+        ];
+        run(cluster.kubectl().args(get), "")
+    };
+    let made = install("--set=monitoring.enabled=true");
+    assert!(made.contains("ca.crt") && made.contains("tls.key"), "there are certificates");
+    assert!(made == install("--set=envoy.kind=DaemonSet"), "they stay");
+}
+
+/// The Secrets that `scripts/xds-certificates` makes.
+fn certificates() -> String {
+    run(&mut std::process::Command::new("scripts/xds-certificates"), "")
+}
+
+#[test]
+fn rights_are_what_is_used() {
+    let mut cluster = Cluster::start();
+    run(cluster.kubectl().args(["apply", "--server-side", "--filename=manifests/istio-crds"]), "");
+    run(cluster.kubectl().args(["apply", "--server-side", "--kustomize=manifests"]), "");
+    cluster.apply(&certificates());
+    let deployed = objects(&run(kubectl().args(["kustomize", "manifests"]), ""));
+
+    let first = control_plane::ControlPlane::start(&cluster, &deployed, 1);
+    first.follows(&cluster, "one.example");
+    fleet::takes_and_leaves(&cluster, &deployed, &first);
+    drop(first);
+    // As API servers before 1.32, which are listed page by page.
+    cluster.serve(&["--feature-gates=WatchList=false"]);
+    let second = control_plane::ControlPlane::start(&cluster, &deployed, 2);
+    second.follows(&cluster, "two.example");
+    control_plane::asked_for_what_it_may(&cluster, &deployed);
+}
