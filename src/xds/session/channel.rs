@@ -143,13 +143,15 @@ pub(super) struct Channel {
     pub(super) held: Resources,
     /// Names that the client holds from an earlier stream in a version that is not known here.
     pub(super) foreign: HashSet<Arc<str>>,
-    /// Names that the client holds since an earlier stream, until everything that may refer to them is known.
+    /// Clusters that the client holds since an earlier stream, until every route that may refer to them is known.
     pub(super) earlier: HashSet<Arc<str>>,
     pub(super) pending: Pending,
     /// Names that wait for a cluster.
     pub(super) waiting: HashMap<Arc<str>, Wait>,
     /// Removals that wait until nothing uses the resource.
     pub(super) deferred: HashSet<Arc<str>>,
+    /// Whether one of them waits until everything that may refer to it is known.
+    pub(super) awaits_users: bool,
     pub(super) flight: Option<Flight>,
     /// Parts of rejected responses.
     pub(super) suspects: VecDeque<Part>,
@@ -173,6 +175,7 @@ impl Channel {
             pending: Pending::default(),
             waiting: HashMap::new(),
             deferred: HashSet::new(),
+            awaits_users: false,
             flight: None,
             suspects: VecDeque::new(),
             was_suspect: false,

@@ -24,6 +24,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,8 +145,9 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
-    /// Until when the client's first requests for what refers to others are awaited, before what it holds of an earlier
-    /// stream goes.
+    /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
+    resumed: bool,
+    /// Until when its first requests for what refers to these are awaited, before one of them goes.
     users_awaited: Option<Instant>,
     responses: u64,
     events: Vec<Event>,
@@ -162,6 +164,7 @@ impl Session {
             snapshot,
             channels: TypeUrl::ALL.map(|type_url| Channel::new(type_url, default_secret)),
             order: Order::default(),
+            resumed: false,
             users_awaited,
             responses: 0,
             events: Vec::new(),
@@ -346,23 +349,30 @@ impl Session {
         }
     }
 
-    /// Whether everything that the client holds and that may refer to resources of a type is known. While it may hold
-    /// more, from an earlier stream, any that it holds of that stream may be in use.
+    /// Whether everything that the client holds and that may refer to resources of a type is known.
     fn knows_users(&self, type_url: TypeUrl) -> bool {
         let Some(users) = type_url.required_by().map(|users| self.channel(users)) else { return true };
-        if users.subscription.asked { users.foreign.is_empty() } else { self.users_awaited.is_none() }
+        if users.subscription.asked {
+            users.foreign.is_empty()
+        } else {
+            !self.resumed || self.users_awaited.is_none()
+        }
     }
 
     /// Looks again at removals that waited until everything that may refer to them is known.
     fn recheck_removals(&mut self, now: Instant) {
         for type_url in TypeUrl::ALL {
-            if self.channel(type_url).earlier.is_empty() || !self.knows_users(type_url) {
+            if !self.knows_users(type_url) {
                 continue;
             }
-            for name in std::mem::take(&mut self.channel_mut(type_url).earlier) {
-                if self.channel(type_url).deferred.contains(&name) {
-                    self.look_again(type_url, &name, now);
-                }
+            let channel = self.channel_mut(type_url);
+            channel.earlier = HashSet::new();
+            if !std::mem::take(&mut channel.awaits_users) {
+                continue;
+            }
+            let names: Vec<_> = channel.deferred.iter().cloned().collect();
+            for name in names {
+                self.look_again(type_url, &name, now);
             }
         }
     }

@@ -66,6 +66,7 @@ impl Session {
             self.subscribe_wildcard(type_url, now);
         }
         if first {
+            self.resumed |= type_url.required_by().is_some() && !initial_versions.is_empty();
             for (name, version) in initial_versions {
                 self.claim(type_url, &name, &version, now);
             }
@@ -196,7 +197,7 @@ impl Session {
         let target = self.target(type_url, &name);
         // It subscribes to the name in the same request, which asks for no answer of its own then.
         self.channel_mut(type_url).pending.remove(&name);
-        if type_url.required_by().is_some() {
+        if type_url == TypeUrl::Cluster {
             self.channel_mut(type_url).earlier.insert(name.clone());
         }
         match target.filter(|target| Version::parse(version) == Some(target.version())) {

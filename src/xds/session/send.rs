@@ -79,7 +79,10 @@ impl Session {
                 self.channel_mut(type_url).waiting.insert(name, wait);
             }
             Verdict::Defer => {
-                self.channel_mut(type_url).deferred.insert(name);
+                let knows_users = self.knows_users(type_url);
+                let channel = self.channel_mut(type_url);
+                channel.awaits_users |= !knows_users;
+                channel.deferred.insert(name);
             }
             Verdict::Nothing => {}
         }
@@ -175,10 +178,11 @@ impl Session {
         }
     }
 
-    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource.
+    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource. What it
+    /// may hold is one of its routes, which came after their clusters, or a scope, which came before its routes.
     fn may_be_used(&self, type_url: TypeUrl, name: &str) -> bool {
-        let from_earlier = self.channel(type_url).earlier.contains(name);
-        self.order.is_used(type_url, name) || (from_earlier && !self.knows_users(type_url))
+        let may_be_known = || type_url != TypeUrl::Cluster || self.channel(type_url).earlier.contains(name);
+        self.order.is_used(type_url, name) || (!self.knows_users(type_url) && may_be_known())
     }
 
     fn take_off(&mut self, type_url: TypeUrl, entries: Vec<Entry>) -> Response {

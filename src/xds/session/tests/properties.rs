@@ -269,8 +269,7 @@ impl World {
 
     fn is_named_by_a_scope(&self, routes: &str) -> bool {
         let scopes = &self.client.kinds[TypeUrl::ScopedRouteConfiguration as usize].view;
-        let unknown = !self.session.channel(TypeUrl::ScopedRouteConfiguration).foreign.is_empty()
-            && self.session.channel(TypeUrl::RouteConfiguration).earlier.contains(routes);
+        let unknown = !self.session.channel(TypeUrl::ScopedRouteConfiguration).foreign.is_empty();
         scopes.values().any(|v| requires(*v).contains(&routes)) || unknown
     }
 
