@@ -152,7 +152,7 @@ impl Cluster {
             "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
              clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: '{}'}}}}]\n\
              users: [{{name: it, user: {{token: '{token}'}}}}]\n\
-             contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n",
+             contexts: [{{name: it, context: {{cluster: it, user: it, namespace: chancery-system}}}}]\n",
             self.port,
             self.path("certificate").display(),
         )

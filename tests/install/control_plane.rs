@@ -14,13 +14,12 @@ use crate::tools::{Objects, run};
 
 const NAMESPACE: &str = "chancery-system";
 
-/// Granted for the writer of status and Events.
-const STATUS: [(&str, &str, &str); 8] = [
+/// Granted for the writer of status and Events, which these tests give nothing to write.
+const STATUS: [(&str, &str, &str); 7] = [
+    ("create", "", "events"),
     ("create", "coordination.k8s.io", "leases"),
-    ("create", "events.k8s.io", "events"),
     ("get", "coordination.k8s.io", "leases"),
-    ("patch", "coordination.k8s.io", "leases"),
-    ("patch", "events.k8s.io", "events"),
+    ("patch", "", "events"),
     ("patch", "networking.istio.io", "virtualservices/status"),
     ("patch", "networking.k8s.io", "ingresses/status"),
     ("update", "coordination.k8s.io", "leases"),
@@ -158,6 +157,6 @@ pub(crate) fn asked_for_what_it_may(cluster: &Cluster, deployed: &Objects) {
     let granted = granted(rules("ClusterRole").chain(rules("Role")));
     let asked = refused_nothing(cluster);
     let status: Asked = STATUS.iter().map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into())).collect();
-    let unused: BTreeSet<_> = granted.difference(&asked).cloned().collect();
-    assert_eq!(unused, status, "it may do what it never does");
+    let unused: BTreeSet<_> = granted.difference(&asked).filter(|it| !status.contains(it)).collect();
+    assert!(unused.is_empty(), "it may do what it never does: {unused:?}");
 }
