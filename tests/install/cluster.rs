@@ -16,6 +16,7 @@ use crate::tools::{api_server, attempt, kubectl, run};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until there is a value.
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here whose thread it would block")]
 pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
