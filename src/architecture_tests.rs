@@ -32,6 +32,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "compile",
         &["values", "descriptors", "features", "model", "settings", "store", "resolve", "translate", "xds"],
     ),
+    // The table of kinds, to name them as an API server does.
+    ("status", &["values", "options", "compile", "source"]),
     ("ratelimit", &["model"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit"]),
@@ -52,6 +54,7 @@ const ALSO: &[(&str, &str, &str)] = &[
         "a file written this moment may be written again within the same tick",
     ),
     ("cli/status.rs", "clock", "prints how long ago something was"),
+    ("status/mod.rs", "clock", "Leases, conditions and Events bear times"),
 ];
 
 /// Crates that only some modules use.
@@ -62,8 +65,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["descriptors", "translate", "xds", "state"]),
     ("prost_reflect", &["descriptors"]),
     ("tonic", &["xds", "ratelimit", "app"]),
-    ("tokio", &["source", "xds", "fleet", "ratelimit", "admin", "app", "cli"]),
-    ("futures", &["source", "xds", "ratelimit", "admin", "app"]),
+    ("tokio", &["source", "xds", "fleet", "status", "ratelimit", "admin", "app", "cli"]),
+    ("futures", &["source", "xds", "status", "ratelimit", "admin", "app"]),
     ("axum", &["admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
     ("notify", &["source"]),
@@ -90,6 +93,10 @@ const PURE: &[&str] = &[
     "compile",
     "xds/session",
     "settings",
+    "status/analysis",
+    "status/events",
+    "status/lease",
+    "status/plan",
 ];
 
 /// What a pure function has no use for.

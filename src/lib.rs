@@ -25,6 +25,7 @@ pub mod xds;
 pub mod compile;
 pub mod fleet;
 pub mod state;
+pub mod status;
 pub mod ratelimit;
 pub mod admin;
 pub mod telemetry;

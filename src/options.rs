@@ -54,6 +54,8 @@ pub struct KubernetesOptions {
     pub publish_status_addresses: Vec<String>,
     /// Namespace and name of the Service whose addresses the status of routing objects shows.
     pub publish_service: Option<(String, String)>,
+    /// Whether of several replicas one alone writes.
+    pub leader_election: bool,
 }
 
 /// Where the services listen. Port 0 picks one.

@@ -28,6 +28,7 @@ use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
 use crate::source::{files, kubernetes};
 use crate::state::State;
+use crate::status;
 use crate::store::Change;
 use crate::translate;
 use crate::values::Severity;
@@ -161,6 +162,7 @@ impl ControlPlane {
         this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service, status);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
+        this.spawn_status(options, published_seen.clone());
         let state = admin::State {
             snapshots: snapshots_seen,
             published: published_seen,
@@ -191,6 +193,20 @@ impl ControlPlane {
                 result = source => result,
                 () = ended => Ok(()),
             }
+        });
+    }
+
+    /// With a client of its own: whatever holds up its writes holds up no watch.
+    fn spawn_status(&mut self, options: &ServeOptions, published: watch::Receiver<Arc<Published>>) {
+        if options.manifests.is_some() {
+            return;
+        }
+        let options = options.kubernetes.clone();
+        let ended = self.ended();
+        self.tasks.spawn(async move {
+            let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
+            status::run(client, options, published, ended).await;
+            Ok(())
         });
     }
 

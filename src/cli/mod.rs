@@ -193,6 +193,24 @@ fn namespaced(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// An address or host name as the status of an Ingress may show it, trimmed.
+fn address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        is_end(bytes.first())
+            && is_end(bytes.last())
+            && bytes.len() <= 63
+            && bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    let is_name = || text.len() <= 253 && text.split('.').all(is_label);
+    match text.parse::<std::net::IpAddr>().is_ok() || is_name() {
+        true => Ok(text.to_owned()),
+        false => Err("expected an IP address or a host name in lower case".to_owned()),
+    }
+}
+
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

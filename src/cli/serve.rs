@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::ArgAction;
 
-use super::{namespaced, settings};
+use super::{address, namespaced, settings};
 use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles, host_port};
 
 /// Where the auth service listens unless told otherwise.
@@ -98,19 +98,25 @@ struct KubernetesArgs {
     /// Namespaces to watch, separated by commas; all unless given
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
-    /// Addresses or host names, separated by commas, that the status of routing objects shows; no effect yet
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    /// Addresses or host names, separated by commas, that the status of our Ingresses shows
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
     publish_status_address: Vec<String>,
-    /// Service whose addresses the status of routing objects shows; no effect yet
+    /// Service whose addresses the status of our Ingresses shows, as they are now
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+    #[arg(conflicts_with = "publish_status_address")]
     publish_service: Option<(String, String)>,
+    /// Whether of several replicas one alone writes status and Events, by a Lease
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    leader_election: bool,
 }
 
 impl Args {
-    /// The flags that were given and have no effect yet, and what is done in their stead.
+    /// The flags that were given and have no effect, and what is done in their stead.
     pub(super) fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
         let authz = self.services.authz.as_ref().is_some_and(|place| *place != Place::Off);
-        let status = "no status is written to routing objects";
+        let folder = self.manifests.is_some();
+        let status = "a folder of manifests has no status";
         let flags = [
             ("--redis-url", self.services.redis_url.is_some(), "rate limit counters are kept in memory"),
             ("--geoip-database", self.services.geoip_database.is_some(), "nothing asks for places"),
@@ -121,8 +127,12 @@ impl Args {
                 self.settings.resumes_tls(),
                 "every connection has a full handshake",
             ),
-            ("--publish-status-address", !self.kubernetes.publish_status_address.is_empty(), status),
-            ("--publish-service", self.kubernetes.publish_service.is_some(), status),
+            (
+                "--publish-status-address",
+                folder && !self.kubernetes.publish_status_address.is_empty(),
+                status,
+            ),
+            ("--publish-service", folder && self.kubernetes.publish_service.is_some(), status),
         ];
         flags.into_iter().filter(|(_, given, _)| *given).map(|(flag, _, instead)| (flag, instead)).collect()
     }
@@ -130,7 +140,7 @@ impl Args {
     /// What is asked for; says what has no effect.
     pub(super) fn options(self) -> anyhow::Result<ServeOptions> {
         for (flag, instead) in self.without_effect() {
-            tracing::warn!("{flag} has no effect yet: {instead}");
+            tracing::warn!("{flag} has no effect: {instead}");
         }
         if self.services.ratelimit_address.is_some() && self.services.ratelimit != Place::Embedded {
             bail!(
@@ -153,6 +163,7 @@ impl Args {
                 watch_namespaces: self.kubernetes.watch_namespace,
                 publish_status_addresses: self.kubernetes.publish_status_address,
                 publish_service: self.kubernetes.publish_service,
+                leader_election: self.kubernetes.leader_election,
             },
             listen: Listen {
                 xds,

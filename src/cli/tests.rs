@@ -70,6 +70,7 @@ fn flags_are_taken() {
         "--watch-namespace=a,b",
         "--watch-namespace=c",
         "--publish-service=x/y",
+        "--leader-election=false",
     ])
     .unwrap();
     assert_eq!(options.manifests, Some("m".into()));
@@ -79,6 +80,7 @@ fn flags_are_taken() {
     assert_eq!((options.ratelimit, options.authz), (Place::Off, Place::Remote("10.0.0.1:80".into())));
     assert_eq!(options.kubernetes.watch_namespaces, ["a", "b", "c"]);
     assert_eq!(options.kubernetes.publish_service, Some(("x".into(), "y".into())));
+    assert!(!options.kubernetes.leader_election);
     for bad in [
         "--http-port=0",
         "--default-ssl-certificate=a",
@@ -88,6 +90,19 @@ fn flags_are_taken() {
     ] {
         assert!(serve(&[bad]).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn published_addresses() {
+    let addresses = |args: &[&str]| serve(args).map(|options| options.kubernetes.publish_status_addresses);
+    let list = "10.0.0.1, fd00::1,lb-1.example";
+    let flag = format!("--publish-status-address={list}");
+    assert_eq!(addresses(&[&flag]).unwrap(), ["10.0.0.1", "fd00::1", "lb-1.example"]);
+    for bad in ["", "a b", "A.example", "a..b", "-a", "http://a", "10.0.0.1:80"] {
+        assert!(addresses(&[&format!("--publish-status-address={bad}")]).is_err(), "{bad}");
+    }
+    assert!(addresses(&[&flag, "--publish-service=a/b"]).is_err(), "one of the two");
+    assert!(serve(&[]).unwrap().kubernetes.leader_election);
 }
 
 #[test]
@@ -155,7 +170,7 @@ fn flags_without_effect_are_named() {
             "--authz-listen=127.0.0.1:0",
             "--tls-session-resumption",
             "--publish-status-address=10.0.0.1",
-            "--publish-service=a/b",
+            "--manifests=m",
             "--redis-url=redis://x",
             "--geoip-database=f",
         ]),
@@ -166,9 +181,10 @@ fn flags_without_effect_are_named() {
             "--authz-listen",
             "--tls-session-resumption",
             "--publish-status-address",
-            "--publish-service",
         ]
     );
+    assert!(named(&["--publish-service=a/b"]).is_empty());
+    assert_eq!(named(&["--publish-service=a/b", "--manifests=m"]), ["--publish-service"]);
 }
 
 #[test]

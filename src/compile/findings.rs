@@ -46,18 +46,19 @@ impl Ledger {
         }
     }
 
-    /// Everything, by object.
-    pub(crate) fn published(&mut self) -> imbl::OrdMap<ObjectKey, Arc<[Finding]>> {
-        for object in std::mem::take(&mut self.changed) {
-            match self.by_object.get(&object) {
+    /// Everything, by object, and of which objects something else was said before.
+    pub(crate) fn publish(&mut self) -> (imbl::OrdMap<ObjectKey, Arc<[Finding]>>, BTreeSet<ObjectKey>) {
+        let changed = std::mem::take(&mut self.changed);
+        for object in &changed {
+            match self.by_object.get(object) {
                 Some(said) => {
-                    self.published.insert(object, said.keys().cloned().collect());
+                    self.published.insert(object.clone(), said.keys().cloned().collect());
                 }
                 None => {
-                    self.published.remove(&object);
+                    self.published.remove(object);
                 }
             }
         }
-        self.published.clone()
+        (self.published.clone(), changed)
     }
 }

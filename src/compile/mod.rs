@@ -12,6 +12,7 @@ mod hosts;
 mod outputs;
 mod references;
 mod rejections;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,15 @@ use crate::model::{Certificate, EndpointSetKey, Host};
 use crate::settings::Settings;
 use crate::store::{Change, Read, Store};
 use crate::translate;
-use crate::values::{Finding, HostName, Kind, ObjectKey};
+use crate::values::{Finding, HostName, ObjectKey};
 use crate::xds::{Resource, Snapshot, TypeUrl, Update};
 
 use dependencies::Dependencies;
 use findings::Ledger;
 use hosts::Hosts;
 use references::References;
+
+pub use subjects::Subject;
 
 /// Something of the first layer: made of the store alone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -58,6 +61,8 @@ pub struct Published {
     pub hosts: imbl::OrdMap<HostName, Arc<Host>>,
     /// Everything there is to say, by object.
     pub findings: imbl::OrdMap<ObjectKey, Arc<[Finding]>>,
+    /// Every routing object and policy, and whatever else there is something to say of.
+    pub subjects: imbl::OrdMap<ObjectKey, Subject>,
     /// The limits that routes refer to.
     pub limits: LimitSet,
     /// Whether every source has been read in full, so that the snapshot is whole.
@@ -170,7 +175,7 @@ impl Compiler {
             let update = std::mem::take(&mut self.update);
             self.published.snapshot = Arc::new(self.published.snapshot.apply(update));
         }
-        self.published.findings = self.ledger.published();
+        self.publish_findings();
         &self.published
     }
 
@@ -195,7 +200,7 @@ impl Compiler {
                     return;
                 }
                 self.ledger.set(&format!("object {key}"), findings);
-                if matches!(key.kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy) {
+                if subjects::is_always(key.kind) {
                     self.dirty.insert(Output::Object(key.clone()));
                 }
                 self.touch(&touched);

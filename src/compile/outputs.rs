@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Compiler, Output};
+use super::{Compiler, Output, Subject};
 use crate::features::unsupported;
 use crate::model::{Backend, EndpointSetKey, Endpoints, Host, SecretRef};
 use crate::resolve;
@@ -126,12 +126,15 @@ impl Compiler {
     /// Runs what is said of an object as a whole.
     pub(super) fn run_object(&mut self, key: &ObjectKey) {
         let view = View::new(&self.store);
-        let findings = resolve::object(&view, key);
+        let (ours, findings) = resolve::object(&view, &self.settings, key);
         let reads = view.into_reads();
         self.ledger.set(&format!("whole {key}"), findings.into_vec());
-        if self.store.get(key).is_some() {
+        if let Some(stored) = self.store.get(key) {
+            let subject = Subject { stored: stored.clone(), ours };
+            self.published.subjects.insert(key.clone(), subject);
             self.dependencies.record(&Output::Object(key.clone()), reads);
         } else {
+            self.published.subjects.remove(key);
             self.dependencies.forget(&Output::Object(key.clone()));
         }
     }

@@ -27,7 +27,7 @@ impl Compiler {
             self.ledger.set(maker, Vec::new());
         }
         self.rejections = makers;
-        self.published.findings = self.ledger.published();
+        self.publish_findings();
         &self.published
     }
 

@@ -1,15 +1,23 @@
 //! What is said of a routing object or policy as a whole, whatever host it is for.
 
+use super::class;
 use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::settings::Settings;
 use crate::store::{Object, View};
 use crate::values::{Findings, HostName, Kind, ObjectKey};
 
-/// Findings that no host makes, since no host reads the object because of them.
-pub fn object(view: &View<'_>, key: &ObjectKey) -> Findings {
+/// Whether the object is ours to serve, and findings that no host makes, since no host reads the object because of them.
+pub fn object(view: &View<'_>, settings: &Settings, key: &ObjectKey) -> (bool, Findings) {
     let mut findings = Findings::default();
-    let Some(stored) = view.object(key) else { return findings };
+    let Some(stored) = view.object(key) else { return (false, findings) };
+    let mut ours = true;
     match &stored.object {
         Object::Ingress(ingress) => {
+            ours = class::claims(view, settings, key, ingress, &mut findings);
+            if !ours && findings.is_empty() {
+                // Another controller's: nothing to say of it.
+                return (false, findings);
+            }
             let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
             for (index, rule) in rules.enumerate() {
                 let host = rule.host.as_deref().unwrap_or_default();
@@ -27,7 +35,7 @@ pub fn object(view: &View<'_>, key: &ObjectKey) -> Findings {
         Object::RateLimitPolicy(policy) => check_target(view, key, policy, &mut findings),
         _ => {}
     }
-    findings
+    (ours, findings)
 }
 
 fn check_host(key: &ObjectKey, host: &str, field: String, findings: &mut Findings) {
@@ -56,5 +64,46 @@ fn check_target(view: &View<'_>, key: &ObjectKey, policy: &RateLimitPolicy, find
             key.namespace, target.name
         );
         findings.error(key, "spec.targetRef.name", "TargetNotFound", message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::{Store, Stored};
+    use crate::values::Age;
+
+    fn apply(store: &mut Store, object: Object) {
+        store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
+    }
+
+    fn ingress(name: &str, class: Value) -> Object {
+        let value = json!({
+            "metadata": {"name": name, "namespace": "a"},
+            "spec": {"ingressClassName": class, "rules": [{"host": "not a host"}]},
+        });
+        Object::Ingress(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn whose_an_ingress_is() {
+        let mut store = Store::new("cluster.local");
+        let class = json!({"metadata": {"name": "other"}, "spec": {"controller": "example.com/other"}});
+        apply(&mut store, Object::IngressClass(serde_json::from_value(class).unwrap()));
+        for (name, class, expected) in [
+            ("ours", json!("nginx"), (true, vec!["InvalidHost"])),
+            // Nothing is said of another controller's.
+            ("theirs", json!("other"), (false, vec![])),
+            ("nobodys", json!("none"), (false, vec!["IngressClassNotFound", "InvalidHost"])),
+        ] {
+            apply(&mut store, ingress(name, class));
+            let key = ObjectKey::new(Kind::Ingress, "a", name);
+            let (ours, findings) = object(&View::new(&store), &Settings::default(), &key);
+            assert_eq!((ours, findings.iter().map(|finding| finding.reason).collect()), expected, "{name}");
+        }
     }
 }

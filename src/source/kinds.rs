@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ApiResource;
 use serde_json::Value;
 
 use super::read::{ReadError, Unknown, typed};
@@ -160,9 +161,21 @@ pub fn meaning(api_version: &str, kind: &str) -> Meaning {
 impl Watched {
     /// The `apiVersion` that manifests should bear.
     pub fn api_version(&self) -> String {
-        match self.group {
-            "" => self.versions[0].to_owned(),
-            group => format!("{group}/{}", self.versions[0]),
+        self.resource(self.versions[0]).api_version
+    }
+
+    /// Where an API server serves it in a version.
+    pub fn resource(&self, version: &str) -> ApiResource {
+        let api_version = match self.group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        };
+        ApiResource {
+            group: self.group.into(),
+            version: version.into(),
+            api_version,
+            kind: self.kind.as_str().into(),
+            plural: self.plural.into(),
         }
     }
 }

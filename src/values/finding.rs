@@ -46,11 +46,17 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ", self.severity, self.object)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+        write!(f, "{} {} {} ({})", self.severity, self.object, self.text(), self.reason)
+    }
+}
+
+impl Finding {
+    /// What is said of which field, where the object is known: `spec.rules[0].host: is not one`.
+    pub fn text(&self) -> String {
+        match self.field.as_str() {
+            "" => self.message.clone(),
+            field => format!("{field}: {}", self.message),
         }
-        write!(f, "{} ({})", self.message, self.reason)
     }
 }
 

@@ -66,6 +66,7 @@ fn assert_equal(one: &Published, other: &Published) {
     assert_eq!(versions(&one.snapshot), versions(&other.snapshot));
     assert_eq!(one.hosts, other.hosts);
     assert_eq!(one.findings, other.findings);
+    assert_eq!(one.subjects, other.subjects);
     assert_eq!(one.limits, other.limits);
     for type_url in TypeUrl::ALL {
         for resource in one.snapshot.iter(type_url) {

@@ -7,10 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::source::kinds::{Meaning, meaning};
+
 /// Where the binaries are: `KUBEBUILDER_ASSETS`, by which others know them too.
-pub(super) fn assets() -> Option<PathBuf> {
+pub(crate) fn assets() -> Option<PathBuf> {
     let assets = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
     ["etcd", "kube-apiserver"].iter().all(|name| assets.join(name).is_file()).then_some(assets)
 }
@@ -19,14 +23,14 @@ pub(super) fn assets() -> Option<PathBuf> {
 const USERS: &str = "admin,admin,1,system:masters\nreader,reader,2\n";
 
 /// A running API server, which ends with this value.
-pub(super) struct ApiServer {
+pub(crate) struct ApiServer {
     folder: TempDir,
     port: u16,
     processes: Vec<Child>,
 }
 
 impl ApiServer {
-    pub(super) async fn start(assets: &Path) -> Self {
+    pub(crate) async fn start(assets: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (client, peer, port) = (free_port(), free_port(), free_port());
         let key = rcgen::KeyPair::generate().unwrap();
@@ -79,7 +83,7 @@ impl ApiServer {
     }
 
     /// A client for a user.
-    pub(super) async fn client(&self, user: &str) -> Client {
+    pub(crate) async fn client(&self, user: &str) -> Client {
         super::connect(Some(&self.kubeconfig(user))).await.unwrap()
     }
 
@@ -106,6 +110,41 @@ impl Drop for ApiServer {
             let _ = process.wait();
         }
     }
+}
+
+/// The API for objects of a kind, and in its namespace.
+pub(crate) fn api(client: &Client, value: &Value) -> Api<DynamicObject> {
+    let text = |name: &str| value[name].as_str().unwrap().to_owned();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let plural = match meaning(&api_version, &kind) {
+        Meaning::Watched(watched) => watched.plural.to_owned(),
+        _ => format!("{}s", kind.to_lowercase()),
+    };
+    let resource = ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: api_version.clone(),
+        kind,
+        plural,
+    };
+    match value["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+/// Applies an object.
+pub(crate) async fn apply(client: &Client, value: Value) {
+    let name = value["metadata"]["name"].as_str().unwrap();
+    let parameters = PatchParams::apply("test").force();
+    api(client, &value).patch(name, &parameters, &Patch::Apply(&value)).await.unwrap();
+}
+
+/// Deletes an object.
+pub(crate) async fn delete(client: &Client, value: Value) {
+    let name = value["metadata"]["name"].as_str().unwrap();
+    api(client, &value).delete(name, &DeleteParams::default()).await.unwrap();
 }
 
 fn free_port() -> u16 {

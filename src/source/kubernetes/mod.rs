@@ -7,7 +7,7 @@ mod changes;
 mod raw;
 
 #[cfg(test)]
-mod api_server;
+pub(crate) mod api_server;
 
 use std::path::Path;
 use std::pin::Pin;
@@ -252,15 +252,8 @@ impl Watch<'_> {
     where
         K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
     {
-        let watched = self.watched;
-        let resource = ApiResource {
-            group: watched.group.into(),
-            version: watched.versions[self.version].into(),
-            api_version: String::new(),
-            kind: watched.kind.as_str().into(),
-            plural: watched.plural.into(),
-        };
-        match self.namespace.filter(|_| watched.kind.is_namespaced()) {
+        let resource = self.watched.resource(self.watched.versions[self.version]);
+        match self.namespace.filter(|_| self.watched.kind.is_namespaced()) {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }

@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::api_server::{ApiServer, assets};
+use super::api_server::{ApiServer, api, apply, assets, delete};
 use super::*;
 use crate::crd::rate_limit_policy::RateLimitPolicy;
-use crate::source::kinds::meaning;
 use crate::store::{Object, Store};
 use crate::values::{Finding, ObjectKey};
 
@@ -155,38 +154,6 @@ impl Followed {
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
         self.store.get(&ObjectKey::new(kind, namespace, name)).map(|stored| &stored.object)
     }
-}
-
-fn api(client: &Client, value: &Value) -> Api<DynamicObject> {
-    let text = |name: &str| value[name].as_str().unwrap().to_owned();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let plural = match meaning(&api_version, &kind) {
-        crate::source::kinds::Meaning::Watched(watched) => watched.plural.to_owned(),
-        _ => format!("{}s", kind.to_lowercase()),
-    };
-    let resource = ApiResource {
-        group: group.into(),
-        version: version.into(),
-        api_version: api_version.clone(),
-        kind,
-        plural,
-    };
-    match value["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    }
-}
-
-async fn apply(client: &Client, value: Value) {
-    let name = value["metadata"]["name"].as_str().unwrap();
-    let parameters = PatchParams::apply("test").force();
-    api(client, &value).patch(name, &parameters, &Patch::Apply(&value)).await.unwrap();
-}
-
-async fn delete(client: &Client, value: Value) {
-    let name = value["metadata"]["name"].as_str().unwrap();
-    api(client, &value).delete(name, &DeleteParams::default()).await.unwrap();
 }
 
 /// What a source may read, and no more.
