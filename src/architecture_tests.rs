@@ -14,13 +14,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("descriptors", &[]),
     ("settings", &[]),
     ("clock", &[]),
+    ("parallel", &[]),
     ("telemetry", &[]),
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
     ("features", &["values", "crd"]),
     ("model", &["values", "features"]),
     ("store", &["values", "crd"]),
-    ("source", &["values", "crd", "store"]),
+    ("source", &["values", "crd", "parallel", "store"]),
     ("options", &["settings"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
     ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
@@ -30,7 +31,18 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // It checks the ConfigMap as a whole, and keeps equal effects once.
     (
         "compile",
-        &["values", "descriptors", "features", "model", "settings", "store", "resolve", "translate", "xds"],
+        &[
+            "values",
+            "parallel",
+            "descriptors",
+            "features",
+            "model",
+            "settings",
+            "store",
+            "resolve",
+            "translate",
+            "xds",
+        ],
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
@@ -104,7 +116,7 @@ const IMPURE: &str = r"\b(SystemTime::now|Instant::now|Timestamp::now|std::fs|st
 
 /// Files outside `app` that begin something which runs beside them, and why that cannot outlive them.
 const SPAWNS: &[(&str, &str)] = &[
-    ("source/files/parallel.rs", "scoped threads, which end with the call"),
+    ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
 ];
 

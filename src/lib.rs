@@ -14,6 +14,7 @@ pub mod features;
 pub mod model;
 pub mod crd;
 pub mod clock;
+mod parallel;
 pub mod descriptors;
 pub mod store;
 pub mod source;

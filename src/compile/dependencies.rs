@@ -1,9 +1,9 @@
 //! Who read what: the look-ups of each output's last run.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Output;
 use crate::store::Read;
@@ -109,7 +109,7 @@ impl Readers {
 /// Values by small numbers; numbers of values that are gone are used again.
 #[derive(Debug)]
 struct Interned<T> {
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Numbers by the hash of their value, which is kept once only.
     ids: HashTable<u32>,
     values: Vec<Option<T>>,
@@ -118,7 +118,12 @@ struct Interned<T> {
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), ids: HashTable::new(), values: Vec::new(), free: Vec::new() }
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            ids: HashTable::new(),
+            values: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 

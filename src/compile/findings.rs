@@ -1,7 +1,9 @@
 //! Findings by who made them, and merged by object for whoever reads them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::values::{Finding, ObjectKey};
 

@@ -3,7 +3,9 @@
 //! The oldest are, up to the threshold, so that Envoy serves them even while the control plane is away; the rest are
 //! on demand. When an eager host goes, the oldest of the rest takes its place; nothing else moves.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 
 use crate::values::{Age, HostName};
 

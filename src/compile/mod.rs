@@ -40,7 +40,7 @@ pub use subjects::Subject;
 /// Something of the first layer: made of the store alone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) enum Output {
-    /// Everything that is routed on a host.
+    /// Everything that is routed on a host. First: what hosts refer to decides which others there are.
     Host(HostName),
     /// The endpoints of a Service port.
     Endpoints(EndpointSetKey),
@@ -238,9 +238,15 @@ impl Compiler {
 
     /// Hosts first: they decide which endpoint sets there are.
     fn run(&mut self) {
+        let mut hosts = Vec::new();
+        while let Some(Output::Host(name)) = self.dirty.first() {
+            hosts.push(name.clone());
+            self.dirty.pop_first();
+        }
+        self.run_hosts(&hosts);
         while let Some(output) = self.dirty.pop_first() {
             match &output {
-                Output::Host(name) => self.run_host(name),
+                Output::Host(_) => unreachable!("no output makes a host dirty"),
                 Output::Endpoints(key) => self.run_endpoints(key),
                 Output::DefaultCertificate => self.run_default_certificate(),
                 Output::ConfigMap => self.run_config_map(),

@@ -6,22 +6,55 @@ use std::sync::Arc;
 use super::{Compiler, Output, Subject};
 use crate::features::unsupported;
 use crate::model::{Backend, EndpointSetKey, Endpoints, Host, SecretRef};
-use crate::resolve;
-use crate::store::View;
+use crate::parallel;
+use crate::resolve::{self, Resolved};
+use crate::store::{Read, View};
 use crate::translate;
 use crate::values::certificate::Checked;
 use crate::values::{Findings, HostName, Kind, ObjectKey};
 use crate::xds::{Resource, TypeUrl};
 
+/// How many hosts are run before what they came to is taken in.
+const HOSTS_AT_ONCE: usize = 256;
+
+/// What a host came to, from the store and its last form alone.
+struct HostRun {
+    resolved: Resolved,
+    reads: Vec<Read>,
+    /// The host as it was.
+    old: Option<Arc<Host>>,
+    /// Its route configurations; none if the host is as it was, or is gone.
+    routes: Option<Vec<Arc<Resource>>>,
+}
+
+impl HostRun {
+    fn new(compiler: &Compiler, name: &HostName) -> Self {
+        let view = View::new(&compiler.store);
+        let resolved = resolve::host(&view, &compiler.settings, name);
+        let old = compiler.published.hosts.get(name).cloned();
+        let changed = resolved.host.as_ref().filter(|host| old.as_deref() != Some(host));
+        let routes = changed.map(translate::route::route_configurations);
+        let routes = routes.map(|routes| routes.into_iter().map(Arc::new).collect());
+        Self { reads: view.into_reads(), resolved, old, routes }
+    }
+}
+
 impl Compiler {
-    /// Runs a host; what it newly refers to becomes dirty.
-    pub(super) fn run_host(&mut self, name: &HostName) {
+    /// Runs hosts; what they newly refer to becomes dirty. What is pure of it is done on all cores.
+    pub(super) fn run_hosts(&mut self, names: &[HostName]) {
+        // In parts, so that never more is held than a part before equal pieces of it are shared.
+        for part in names.chunks(HOSTS_AT_ONCE) {
+            let runs = parallel::map(part, |_, name| HostRun::new(self, name));
+            for (name, run) in part.iter().zip(runs) {
+                self.take_host(name, run);
+            }
+        }
+    }
+
+    fn take_host(&mut self, name: &HostName, run: HostRun) {
+        let HostRun { resolved, reads, old, routes } = run;
         let output = Output::Host(name.clone());
-        let view = View::new(&self.store);
-        let resolved = resolve::host(&view, &self.settings, name);
-        let reads = view.into_reads();
         self.ledger.set(&format!("host {name}"), resolved.findings.into_vec());
-        let old = self.published.hosts.get(name).cloned();
         let Some(mut host) = resolved.host else {
             // A host that nobody serves still has readers' dependencies, such as the class that could make it ours.
             if self.store.names_host(name) {
@@ -41,9 +74,7 @@ impl Compiler {
             secret_of(&host).zip(resolved.certificate.as_ref()),
             old.as_deref().and_then(secret_of),
         );
-        if old.as_deref() == Some(&host) {
-            return;
-        }
+        let Some(routes) = routes else { return };
         self.add_references(&mut host);
         if let Some(old) = &old {
             self.remove_references(old, Some(&host));
@@ -51,7 +82,7 @@ impl Compiler {
         let host = Arc::new(host);
         self.published.hosts.insert(name.clone(), host.clone());
         self.hosts.insert(name, &host.age);
-        self.set_routes(old.as_deref(), &host);
+        self.set_routes(old.as_deref(), &host, routes);
         if old.is_none_or(|old| old.listeners_differ() != host.listeners_differ()) {
             self.scope(name);
         }
@@ -72,12 +103,12 @@ impl Compiler {
         }
     }
 
-    fn set_routes(&mut self, old: Option<&Host>, host: &Host) {
+    fn set_routes(&mut self, old: Option<&Host>, host: &Host, routes: Vec<Arc<Resource>>) {
         if let Some(old) = old.filter(|old| old.listeners_differ() && !host.listeners_differ()) {
             let name = translate::route::name(old, translate::names::HTTPS);
             self.update.remove.push((TypeUrl::RouteConfiguration, name));
         }
-        self.update.set.extend(translate::route::route_configurations(host).into_iter().map(Arc::new));
+        self.update.set.extend(routes);
     }
 
     /// The host's certificate under the host's name. Equal ones are sent to nobody.

@@ -1,9 +1,11 @@
 //! What hosts refer to, counted: it exists while somebody does.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::features::Effects;
 use crate::model::limit::Limit;

@@ -1,8 +1,9 @@
 //! Indexes over objects: who names a host, who describes a Service, who targets a routing object.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 
+use hashbrown::HashMap;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Object, Read, Stored};

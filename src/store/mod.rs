@@ -8,9 +8,9 @@ pub(crate) use index::is_ready;
 pub use object::{Object, Stored};
 pub use view::{Read, View};
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use index::Indexes;
 
 use crate::values::{Finding, Kind, ObjectKey};

@@ -90,7 +90,7 @@ pub fn parse(file: &str, bytes: &[u8], known: &[u64]) -> Parsed {
         return parse_json(file, text, unchanged);
     }
     let chunks = split(text);
-    let documents = super::parallel::map(&chunks, |index, chunk| {
+    let documents = crate::parallel::map(&chunks, |index, chunk| {
         let hash = xxh3_64(chunk.text.as_bytes());
         let content = match unchanged(index, hash) {
             true => Content::Unchanged,

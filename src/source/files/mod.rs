@@ -11,7 +11,6 @@
 mod document;
 mod folder;
 mod follow;
-mod parallel;
 mod walk;
 
 use std::io::ErrorKind;
@@ -89,7 +88,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 
 /// Reads files on all cores; none where there is no file.
 fn read_all(files: &[(Arc<str>, PathBuf)], folder: &Folder) -> Vec<(Arc<str>, Option<Parsed>)> {
-    parallel::map(files, |_, (name, path)| (name.clone(), read_file(name, path, &folder.known(name))))
+    crate::parallel::map(files, |_, (name, path)| (name.clone(), read_file(name, path, &folder.known(name))))
 }
 
 /// Reads a file; `known` as for [`parse`].

@@ -7,7 +7,7 @@ use std::thread;
 const BATCH: usize = 32;
 
 /// Applies a function to every item and its index, in any order, and returns the results in order.
-pub(super) fn map<T: Sync, U: Send>(items: &[T], function: impl Fn(usize, &T) -> U + Sync) -> Vec<U> {
+pub(crate) fn map<T: Sync, U: Send>(items: &[T], function: impl Fn(usize, &T) -> U + Sync) -> Vec<U> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(items.len().div_ceil(BATCH));
     if threads < 2 {
