@@ -155,7 +155,9 @@ impl ControlPlane {
             changes: changes.clone(),
             metrics: metrics.clone(),
         };
-        this.tasks.spawn(pipeline::run(compiler, receiver, rejections, outlets, this.ended()));
+        let pipeline = pipeline::run(compiler, receiver, rejections, outlets, this.ended());
+        let runtime = tokio::runtime::Handle::current();
+        this.tasks.spawn_blocking(move || runtime.block_on(pipeline));
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());

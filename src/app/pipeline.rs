@@ -16,9 +16,6 @@ use crate::model::limit::LimitSet;
 use crate::store::Change;
 use crate::xds::snapshot;
 
-/// Changes that are too many to compile between two polls of a runtime's thread.
-const LARGE: usize = 1000;
-
 /// Where what follows goes.
 pub(super) struct Outlets {
     pub(super) snapshots: snapshot::Sender,
@@ -28,7 +25,8 @@ pub(super) struct Outlets {
     pub(super) metrics: Metrics,
 }
 
-/// Runs until the end is asked for or the source ends.
+/// Runs until the end is asked for or the source ends. It compiles between two polls, however long that takes: one
+/// ConfigMap can change every host. So it has a thread of its own, and holds up no stream, probe or Lease.
 pub(super) async fn run(
     mut compiler: Compiler,
     mut batches: mpsc::Receiver<Vec<Change>>,
@@ -45,12 +43,7 @@ pub(super) async fn run(
                 while let Ok(more) = batches.try_recv() {
                     changes.extend(more);
                 }
-                if changes.len() > LARGE {
-                    // A listing takes a while to compile; others go on meanwhile, even on one core.
-                    tokio::task::block_in_place(|| outlets.compile(&mut compiler, changes, seen));
-                } else {
-                    outlets.compile(&mut compiler, changes, seen);
-                }
+                outlets.compile(&mut compiler, changes, seen);
             }
             Ok(()) = rejections.changed() => {
                 let rejected = rejections.borrow_and_update().clone();
