@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     /// Nothing is answered any more, even when the fault is over, on those that are open; nor on those that are opened,
     /// but for TLS's handshake.
     Silent,
+    /// Once so many bytes of answers have come through, no more do until the fault is over.
+    Held(usize),
     /// Each piece of an answer comes so much later.
     Slow(Duration),
     /// Each ends by itself after some bytes, more than 500 and fewer than these.
@@ -73,7 +75,7 @@ impl Proxy {
                 open.iter().for_each(|link| link.silent.store(true, Ordering::SeqCst));
             }
             Fault::Refused => self.cut(),
-            Fault::None | Fault::Slow(_) | Fault::Torn(_) => {}
+            Fault::None | Fault::Held(_) | Fault::Slow(_) | Fault::Torn(_) => {}
         }
     }
 
@@ -116,7 +118,7 @@ impl Link {
 
 impl Shared {
     fn accept(self: &Arc<Self>, near: TcpStream) {
-        let fault = *self.fault.lock().unwrap();
+        let fault = self.fault();
         if fault == Fault::Refused {
             return;
         }
@@ -158,8 +160,11 @@ impl Shared {
         let [mut to, mut from] = link.clone().ends;
         let mut piece = [0; 16 << 10];
         while let Ok(length @ 1..) = from.read(&mut piece) {
-            if let Fault::Slow(time) = *self.fault.lock().unwrap() {
+            if let Fault::Slow(time) = self.fault() {
                 std::thread::sleep(time);
+            }
+            while matches!(self.fault(), Fault::Held(most) if self.carried.load(Ordering::SeqCst) >= most) {
+                std::thread::sleep(Duration::from_millis(10));
             }
             if link.silent.load(Ordering::SeqCst) {
                 continue;
@@ -172,6 +177,10 @@ impl Shared {
             }
         }
         link.close();
+    }
+
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap()
     }
 
     fn random(&self) -> u32 {
