@@ -95,6 +95,15 @@ fn one_object_is_told_within_bounds() {
 }
 
 #[test]
+fn a_clock_that_steps_back_holds_nothing_up() {
+    let mut recorder = Recorder::default();
+    let published = one(&(0..30).collect::<Vec<_>>());
+    assert_eq!(recorder.plan(&published, at(1_000_000)).len(), 25);
+    assert_eq!(recorder.plan(&published, at(0)), []);
+    assert_eq!(recorder.plan(&published, at(301)).len(), 1);
+}
+
+#[test]
 fn all_objects_are_told_within_bounds() {
     let mut recorder = Recorder::default();
     let mut published = Published::default();

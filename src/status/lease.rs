@@ -105,11 +105,13 @@ mod tests {
         lease: Option<LeaseSpec>,
         start: Instant,
         seconds: f64,
+        /// By how many seconds the wall clock of who comes next is wrong.
+        off: f64,
     }
 
     impl World {
         fn new() -> Self {
-            Self { lease: None, start: Instant::now(), seconds: 0.0 }
+            Self { lease: None, start: Instant::now(), seconds: 0.0, off: 0.0 }
         }
 
         fn now(&self) -> Instant {
@@ -118,7 +120,7 @@ mod tests {
 
         /// The renewal time tells writes apart.
         fn clock(&self) -> Timestamp {
-            CLOCK + Duration::from_secs_f64(self.seconds)
+            CLOCK + jiff::SignedDuration::from_secs_f64(self.seconds + self.off)
         }
 
         fn turn(&mut self, candidate: &mut Election) -> bool {
@@ -143,6 +145,24 @@ mod tests {
             assert!(world.turn(&mut a), "{second}");
             assert!(!world.turn(&mut b), "{second}");
         }
+    }
+
+    #[test]
+    fn clocks_that_step_change_nothing() {
+        let (mut world, mut a, mut b) = two();
+        for second in 0..100 {
+            world.seconds = f64::from(second);
+            // The leader's clock jumps to and fro, and the other one's is years ahead.
+            world.off = if second % 3 == 0 { -86_400.0 } else { 3_600.0 };
+            assert!(world.turn(&mut a), "{second}");
+            world.off = 1e8;
+            assert!(!world.turn(&mut b), "{second}");
+        }
+        world.off = -1e8;
+        world.seconds = 113.9;
+        assert!(!world.turn(&mut b), "the last renewal was seen at 99 seconds");
+        world.seconds = 114.0;
+        assert!(world.turn(&mut b));
     }
 
     #[test]

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Asked, Cluster, Program, free_port, until};
+use crate::cluster::{Asked, Cluster, Program, free_port, get, until};
 use crate::tools::{Objects, run};
 
 const NAMESPACE: &str = "chancery-system";
@@ -55,16 +52,6 @@ pub(crate) fn mount(cluster: &Cluster, secret: &str) -> String {
         fs::write(folder.join(key), run(cluster.kubectl().args(get), "")).unwrap();
     }
     folder.display().to_string()
-}
-
-/// The answer to a GET if it is a good one.
-pub(crate) fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(answer)
 }
 
 impl ControlPlane {

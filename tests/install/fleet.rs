@@ -10,13 +10,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cluster::get;
 use crate::cluster::{Cluster, Program, free_port, until};
-use crate::control_plane::{ControlPlane, arguments, get, mount, object};
-use crate::tools::{Objects, root, run};
-
-fn envoy() -> PathBuf {
-    std::env::var_os("E2E_ENVOY").map_or_else(|| root().join("tools/envoy/envoy"), PathBuf::from)
-}
+use crate::control_plane::{ControlPlane, arguments, mount, object};
+use crate::tools::{Objects, envoy, root, run};
 
 /// Where an Envoy of the tests listens in place of the ports of its manifest.
 struct Ports {

@@ -1,6 +1,7 @@
 //! What a platform team installs, through kubectl and helm, into a real API server: `manifests/`, the chart, and the rights
 //! that they give.
 
+#[path = "../cluster/mod.rs"]
 mod cluster;
 mod control_plane;
 mod fleet;

@@ -4,27 +4,28 @@
 //! that cannot be read is a finding, and its last good form stays.
 
 mod changes;
+mod client;
 mod raw;
 
 #[cfg(test)]
 pub(crate) mod api_server;
 
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
+use kube::Client;
 use kube::api::{Api, ApiResource, PartialObjectMeta};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicResourceScope, Status};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
-use kube::{Client, Config};
 use tokio::sync::mpsc::Sender;
 
 use self::changes::Changes;
+use self::client::fell_silent;
+pub use self::client::{Error, connect};
 use self::raw::Raw;
 use super::kinds::{WATCHED, Watched};
 use crate::store::Change;
@@ -33,43 +34,11 @@ use crate::values::Kind;
 /// How often a kind whose definition is not installed is looked for.
 const ABSENT_RETRY: Duration = Duration::from_secs(10);
 
+/// How often is told that a watch fails, as long as it does.
+const TOLD: Duration = Duration::from_secs(60);
+
 /// How many events are made into one batch of changes at most.
 const BATCH: usize = 1024;
-
-/// Why there is no API server to talk to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kubeconfig that was named cannot be used.
-    #[error("cannot use {path}: {source}", path = path.display())]
-    Kubeconfig {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        source: kube::config::KubeconfigError,
-    },
-    /// There is neither a kubeconfig nor a service account.
-    #[error("no Kubernetes to watch: {0}")]
-    Infer(#[from] kube::config::InferConfigError),
-    /// The configuration makes no client.
-    #[error("cannot talk to Kubernetes: {0}")]
-    Client(#[from] kube::Error),
-}
-
-/// A client by the given kubeconfig; without one by `KUBECONFIG`, `~/.kube/config` or the Pod's service account.
-///
-/// # Errors
-/// When there is no usable configuration. Whether the server can be reached shows later.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
-    let config = match kubeconfig {
-        None => Config::infer().await?,
-        Some(path) => {
-            let error = |source| Error::Kubeconfig { path: path.to_owned(), source };
-            let file = Kubeconfig::read_from(path).map_err(error)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(error)?
-        }
-    };
-    Ok(Client::try_from(config)?)
-}
 
 /// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
 ///
@@ -93,6 +62,7 @@ pub async fn follow(client: Client, namespaces: Vec<String>, sender: Sender<Vec<
         version: 0,
         streaming: true,
         absent: 0,
+        told: None,
     };
     join_all(scopes.into_iter().map(|scope| watch(scope).run())).await;
 }
@@ -123,6 +93,8 @@ struct Watch<'a> {
     streaming: bool,
     /// How often in a row no version was served.
     absent: usize,
+    /// When an error was told last.
+    told: Option<Instant>,
 }
 
 /// What to do about an error.
@@ -148,7 +120,6 @@ impl Watch<'_> {
     /// Watches one version until another one is to be tried.
     async fn watch(&mut self) -> Result<(), Closed> {
         let mut backoff = DefaultBackoff::default();
-        let mut quiet = false;
         let mut batches = self.events().ready_chunks(BATCH);
         while let Some(batch) = batches.next().await {
             let mut changes = Vec::with_capacity(batch.len());
@@ -157,7 +128,6 @@ impl Watch<'_> {
                 match event {
                     Ok(event) => {
                         backoff.reset();
-                        quiet = false;
                         self.absent = 0;
                         self.changes.event(event, &mut changes);
                     }
@@ -166,6 +136,11 @@ impl Watch<'_> {
             }
             self.send(changes).await?;
             let Some(error) = trouble else { continue };
+            if fell_silent(&error) && self.changes.is_listed() {
+                // It has waited long enough.
+                tracing::debug!(kind = self.watched.plural, "resuming a watch that fell silent");
+                continue;
+            }
             match remedy(status(&error), self.watched, self.streaming, self.restricted) {
                 Remedy::Pages => {
                     self.streaming = false;
@@ -177,14 +152,8 @@ impl Watch<'_> {
                 }
                 Remedy::NextVersion | Remedy::Absent => return self.absent(&error).await,
                 Remedy::Retry => {
-                    let wait = backoff.next().unwrap_or(ABSENT_RETRY);
-                    let kind = self.watched.plural;
-                    match quiet {
-                        false => tracing::warn!(kind, "watching Kubernetes: {error}"),
-                        true => tracing::debug!(kind, ?wait, "watching Kubernetes: {error}"),
-                    }
-                    quiet = true;
-                    self.wait(wait).await?;
+                    self.tell(&error);
+                    self.wait(backoff.next().unwrap_or(ABSENT_RETRY)).await?;
                 }
             }
         }
@@ -206,6 +175,16 @@ impl Watch<'_> {
             self.send(changes).await?;
         }
         self.wait(ABSENT_RETRY).await
+    }
+
+    /// Tells of an error, now and then. A watch that goes on need not say anything, so nothing shows its end.
+    fn tell(&mut self, error: &watcher::Error) {
+        let kind = self.watched.plural;
+        if self.told.is_some_and(|told| told.elapsed() < TOLD) {
+            return tracing::debug!(kind, "watching Kubernetes: {error}");
+        }
+        self.told = Some(Instant::now());
+        tracing::warn!(kind, "watching Kubernetes: {error}");
     }
 
     async fn wait(&self, time: Duration) -> Result<(), Closed> {

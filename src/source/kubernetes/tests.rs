@@ -97,6 +97,35 @@ fn what_to_do_about_errors() {
     assert_eq!(remedy(None, of(Kind::Ingress), true, false), Remedy::Retry);
 }
 
+/// The watch's own patience decides how long a server is left alone that is overloaded or starts.
+#[tokio::test]
+async fn an_answer_to_come_later_is_not_waited_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    let address = listener.local_addr().unwrap();
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
+         clusters: [{{name: it, cluster: {{server: 'http://{address}'}}}}]\nusers: [{{name: it, user: {{}}}}]\n\
+         contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut reader, mut writer) = stream.split();
+            let answer =
+                b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            tokio::io::AsyncReadExt::read(&mut reader, &mut [0; 4096]).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut writer, answer).await.unwrap();
+        }
+    });
+    let client = connect(Some(&path)).await.unwrap();
+    let request = http::Request::get("/version").body(Vec::new()).unwrap();
+    let answer = timeout(PATIENCE, client.request_text(request)).await.expect("an answer");
+    assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 503));
+}
+
 #[test]
 fn secrets_are_not_printed() {
     let secret = raw(json!({"metadata": {"name": "n", "namespace": "ns"}, "data": {"tls.key": "secret"}}));

@@ -1,8 +1,13 @@
-//! A real API server that writes down who asked it for what.
+//! A real API server that writes down who asked it for what, for every test program that needs one.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod tools;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::tools::{api_server, attempt, kubectl, run};
+use self::tools::{api_server, attempt, kubectl, run};
 
 /// Far more than anything needs: nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,6 +37,22 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
+/// The answer to a GET if it is a good one.
+pub(crate) fn get(port: u16, path: &str) -> Option<String> {
+    let answer = ask(port, &format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n"))?;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
+}
+
+/// All that is answered to a request after which the connection is closed.
+pub(crate) fn ask(port: u16, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 /// A process that ends with this value.
 pub(crate) struct Program {
     child: Child,
@@ -46,10 +67,15 @@ impl Program {
         Self { child: command.spawn().unwrap(), log }
     }
 
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// What it has said, if it has ended although nobody asked it to.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().unwrap()?;
-        Some(format!("{status}\n{}", fs::read_to_string(&self.log).unwrap()))
+        Some(format!("{status}\n{}", self.said()))
     }
 }
 
@@ -75,9 +101,10 @@ pub(crate) struct Cluster {
     folder: TempDir,
     assets: PathBuf,
     port: u16,
-    etcd: String,
+    etcd_port: u16,
+    etcd_peer: u16,
     server: Option<Program>,
-    _etcd: Program,
+    etcd: Option<Program>,
 }
 
 impl Cluster {
@@ -91,24 +118,51 @@ impl Cluster {
         fs::write(at("key.pub"), own.signing_key.public_key_pem()).unwrap();
         fs::write(at("users"), USERS).unwrap();
         fs::write(at("policy"), AUDIT).unwrap();
-        let client = format!("http://127.0.0.1:{}", free_port());
-        let peer = format!("http://127.0.0.1:{}", free_port());
-        let mut etcd = Command::new(assets.join("etcd"));
-        etcd.arg("--data-dir").arg(at("etcd")).args(["--unsafe-no-fsync", "--name=one"]);
-        etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        etcd.args(["--initial-cluster", &format!("one={peer}")]);
-        let etcd_log = at("etcd.log");
         let mut this = Self {
             folder,
             assets,
             port: free_port(),
-            etcd: client,
+            etcd_port: free_port(),
+            etcd_peer: free_port(),
             server: None,
-            _etcd: Program::start(&mut etcd, etcd_log),
+            etcd: None,
         };
+        this.store();
         this.serve(&[]);
         this
+    }
+
+    /// Starts etcd, in place of the one that runs, with the data of the one before.
+    pub(crate) fn store(&mut self) {
+        self.stop_store();
+        let client = format!("http://127.0.0.1:{}", self.etcd_port);
+        let peer = format!("http://127.0.0.1:{}", self.etcd_peer);
+        let mut etcd = Command::new(self.assets.join("etcd"));
+        etcd.arg("--data-dir").arg(self.path("etcd")).args(["--unsafe-no-fsync", "--name=one"]);
+        etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        etcd.args(["--initial-cluster", &format!("one={peer}")]);
+        self.etcd = Some(Program::start(&mut etcd, self.path("etcd.log")));
+    }
+
+    /// Kills etcd.
+    pub(crate) fn stop_store(&mut self) {
+        drop(self.etcd.take());
+    }
+
+    /// Has etcd forget all but the latest revision.
+    pub(crate) fn compact(&self) {
+        let post = |path: &str, body: String| {
+            let length = body.len();
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            ask(self.etcd_port, &request).filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        };
+        let status = post("/v3/maintenance/status", "{}".into()).unwrap();
+        let revision = status.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let body = format!("{{\"revision\": \"{}\", \"physical\": true}}", revision.unwrap());
+        post("/v3/kv/compaction", body).expect("etcd compacts");
     }
 
     /// Starts the API server, in place of the one that runs, with further flags, and waits until it is ready.
@@ -117,7 +171,7 @@ impl Cluster {
         let at = |name: &str| self.path(name).display().to_string();
         let mut command = Command::new(self.assets.join("kube-apiserver"));
         command.args([
-            format!("--etcd-servers={}", self.etcd),
+            format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
             "--bind-address=127.0.0.1".into(),
             format!("--secure-port={}", self.port),
             format!("--tls-cert-file={}", at("certificate")),
@@ -147,14 +201,23 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
+    /// Where the API server listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A kubeconfig for whoever has the token.
     pub(crate) fn kubeconfig(&self, token: &str) -> String {
+        self.kubeconfig_by(token, self.port)
+    }
+
+    /// The same by way of another port.
+    pub(crate) fn kubeconfig_by(&self, token: &str, port: u16) -> String {
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
-             clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: '{}'}}}}]\n\
+             clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: '{}'}}}}]\n\
              users: [{{name: it, user: {{token: '{token}'}}}}]\n\
              contexts: [{{name: it, context: {{cluster: it, user: it, namespace: chancery-system}}}}]\n",
-            self.port,
             self.path("certificate").display(),
         )
     }
@@ -175,14 +238,25 @@ impl Cluster {
         run(self.kubectl().args(["apply", "--server-side", "-f", "-"]), text);
     }
 
-    /// What a user has asked for so far, and what of it was refused.
-    pub(crate) fn asked_by(&self, user: &str) -> (Asked, Asked) {
+    /// Applies manifests, or says why that is not possible now.
+    pub(crate) fn attempt_to_apply(&self, text: &str) -> Result<String, String> {
+        attempt(self.kubectl().args(["apply", "--server-side", "-f", "-"]), text)
+    }
+
+    /// What was asked so far, and answered.
+    pub(crate) fn audit(&self) -> Vec<Value> {
         let log = fs::read_to_string(self.path("audit")).unwrap();
         // The last line may be under way.
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What a user has asked for so far, and what of it was refused.
+    pub(crate) fn asked_by(&self, user: &str) -> (Asked, Asked) {
         let (mut asked, mut refused) = (Asked::new(), Asked::new());
-        for event in
-            events.filter(|event| event["user"]["username"] == user && event["objectRef"].is_object())
+        for event in self
+            .audit()
+            .iter()
+            .filter(|event| event["user"]["username"] == user && event["objectRef"].is_object())
         {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let reference = &event["objectRef"];

@@ -1,0 +1,14 @@
+//! What happens when parts fail: a real API server with its etcd, the control plane, and an Envoy, with a proxy between them
+//! that makes faults. Nothing may be lost, and nothing stale may be served once the fault is over.
+
+#[path = "../cluster/mod.rs"]
+mod cluster;
+
+mod away;
+mod objects;
+mod programs;
+mod proxy;
+mod reading;
+mod replicas;
+mod streams;
+mod world;
