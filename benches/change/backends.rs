@@ -1,6 +1,6 @@
-//! Backends that say who they are: each listens on two addresses, so that an endpoint can be switched.
+//! Backends that say who they are: each listens on two ports, so that an endpoint can be switched.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -9,42 +9,43 @@ use tokio::task::JoinSet;
 /// How many there are.
 pub(crate) const BACKENDS: usize = 20;
 
-/// The addresses of each backend.
-pub(crate) const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
-
 /// Backends that run until this is dropped.
 pub(crate) struct Backends {
-    /// The port of each, the same on both addresses.
-    pub(crate) ports: Vec<u16>,
+    /// The address of all.
+    pub(crate) address: Ipv4Addr,
+    /// The ports of each.
+    pub(crate) ports: Vec<[u16; 2]>,
     _runtime: tokio::runtime::Runtime,
 }
 
-/// What a backend answers on one of its addresses.
-pub(crate) fn body(backend: usize, address: usize) -> String {
-    format!("{backend}@{address}")
+/// What a backend answers on one of its ports.
+pub(crate) fn body(backend: usize, port: usize) -> String {
+    format!("{backend}@{port}")
 }
 
 pub(crate) fn start() -> anyhow::Result<Backends> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let address = own_address()?;
     let mut ports = Vec::with_capacity(BACKENDS);
     for backend in 0..BACKENDS {
-        let listeners = runtime.block_on(listen())?;
-        ports.push(listeners[0].local_addr()?.port());
-        for (address, listener) in listeners.into_iter().enumerate() {
-            runtime.spawn(serve(listener, body(backend, address)));
+        let mut of_backend = [0; 2];
+        for (port, number) in of_backend.iter_mut().enumerate() {
+            let listener = runtime.block_on(TcpListener::bind((address, 0)))?;
+            *number = listener.local_addr()?.port();
+            runtime.spawn(serve(listener, body(backend, port)));
         }
+        ports.push(of_backend);
     }
-    Ok(Backends { ports, _runtime: runtime })
+    Ok(Backends { address, ports, _runtime: runtime })
 }
 
-/// The same free port on both addresses.
-async fn listen() -> std::io::Result<[TcpListener; 2]> {
-    loop {
-        let first = TcpListener::bind(SocketAddr::from((ADDRESSES[0], 0))).await?;
-        let port = first.local_addr()?.port();
-        if let Ok(second) = TcpListener::bind(SocketAddr::from((ADDRESSES[1], port))).await {
-            return Ok([first, second]);
-        }
+/// The machine's address towards others: an API server refuses endpoints on loopback. Nothing is sent.
+fn own_address() -> anyhow::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)))?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
     }
 }
 

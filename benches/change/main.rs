@@ -10,6 +10,7 @@
 //! cargo bench --bench change                                  every number of hosts, both layouts
 //! cargo bench --bench change -- --quick                       100 and 1,000 hosts, few edits
 //! cargo bench --bench change -- --hosts 10000 --layout scoped
+//! cargo bench --bench change -- --source kubernetes           in a real API server: 1,000 and 10,000 hosts
 //! cargo bench --bench change -- --cold                        only starts
 //! cargo bench --bench change -- --report                      writes RESULTS.md and change.svg of what was measured
 //! ```
@@ -21,15 +22,22 @@
 )]
 
 mod backends;
+mod bare;
+mod churn;
 mod client;
+mod cluster;
+mod kubernetes;
 #[path = "../manifests.rs"]
 mod manifests;
 mod one_table;
 mod plot;
 mod process;
+mod pusher;
 mod record;
 mod report;
 mod run;
+#[path = "../../tests/cluster/mod.rs"]
+mod server;
 mod workload;
 
 use std::net::SocketAddr;
@@ -37,19 +45,23 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use record::Layout;
+use bare::Listen;
+use record::{Layout, Source};
 use run::Plan;
 
 #[derive(Debug, Parser)]
 struct Args {
-    /// Numbers of hosts to measure
-    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,50000")]
+    /// Where the manifests are
+    #[arg(long, value_enum, default_value_t)]
+    source: Source,
+    /// Numbers of hosts to measure: 100, 1,000, 10,000 and 50,000 in files, 1,000 and 10,000 in Kubernetes, unless given
+    #[arg(long, value_delimiter = ',')]
     hosts: Vec<usize>,
     /// Services that the routes are spread over, each with one EndpointSlice
     #[arg(long, default_value_t = 20)]
     services: usize,
-    /// Layouts to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Layout::Scoped, Layout::OneTable])]
+    /// Layouts to measure; all that the source has, unless given
+    #[arg(long, value_enum, value_delimiter = ',')]
     layout: Vec<Layout>,
     /// Edits of each series; the layout with one RouteConfiguration gets fewer where each takes long
     #[arg(long, default_value_t = 300)]
@@ -69,6 +81,9 @@ struct Args {
     /// Serve the layout with one RouteConfiguration: what this bench starts itself for
     #[arg(long, hide = true, value_names = ["FOLDER"])]
     one_table: Option<PathBuf>,
+    /// Push what was made before: what this bench starts itself for
+    #[arg(long, hide = true, value_names = ["KUBECONFIG"])]
+    pusher: Option<PathBuf>,
     #[arg(long, hide = true, default_value = "127.0.0.1:0")]
     xds_listen: SocketAddr,
     #[arg(long, hide = true, default_value = "127.0.0.1:0")]
@@ -82,18 +97,37 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let listen = Listen { xds: args.xds_listen, admin: args.admin_listen, http_port: args.http_port };
     if let Some(folder) = args.one_table {
-        return one_table::serve(folder, args.xds_listen, args.admin_listen, args.http_port);
+        return one_table::serve(folder, &listen);
+    }
+    if let Some(kubeconfig) = args.pusher {
+        return pusher::serve(kubeconfig, &listen);
     }
     if args.report {
         return report::write();
     }
-    let (hosts, edits, starts) =
+    let (mut hosts, edits, starts) =
         if args.quick { (vec![100, 1000], 30, 1) } else { (args.hosts, args.edits, args.starts) };
+    let (all_hosts, all_layouts) = match args.source {
+        Source::Files => (&[100, 1000, 10_000, 50_000][..], [Layout::Scoped, Layout::OneTable]),
+        Source::Kubernetes => (&[1000, 10_000][..], [Layout::Scoped, Layout::Pusher]),
+    };
+    if hosts.is_empty() {
+        hosts = all_hosts.to_vec();
+    }
+    let layouts = if args.layout.is_empty() { all_layouts.to_vec() } else { args.layout };
     for hosts in hosts {
-        for layout in &args.layout {
-            let plan =
-                Plan { layout: *layout, hosts, services: args.services, edits, starts, cold_only: args.cold };
+        for layout in &layouts {
+            let plan = Plan {
+                source: args.source,
+                layout: *layout,
+                hosts,
+                services: args.services,
+                edits,
+                starts,
+                cold_only: args.cold,
+            };
             let record = run::measure(&plan)?;
             println!("{record}");
             if !args.quick {

@@ -5,30 +5,24 @@
 //! are copied as bytes. Scopes, the filters that find them, certificates and https are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use chancery::admin::{self, Metrics, changes::Changes};
-use chancery::compile::{Compiler, Published};
+use chancery::compile::Compiler;
 use chancery::descriptors;
-use chancery::fleet::Fleet;
-use chancery::model::Certificate;
-use chancery::settings::Settings;
 use chancery::source::files;
 use chancery::store::Change;
-use chancery::translate::{self, names};
+use chancery::translate::names;
 use chancery::xds::{self, Resource, Snapshot, TypeUrl, Update, Version};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use prost::Message as _;
 use prost::bytes::BufMut as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tonic::transport::server::TcpIncoming;
+use tokio::sync::mpsc;
+
+use super::bare::{self, Listen};
 
 /// The one RouteConfiguration.
 const TABLE: &str = "all";
@@ -36,52 +30,8 @@ const TABLE: &str = "all";
 const SCOPE_FILTERS: [&str; 3] = ["scope", "envoy.filters.http.on_demand", names::FALLBACK];
 
 /// Serves until killed.
-pub(crate) fn serve(
-    folder: PathBuf,
-    xds: SocketAddr,
-    admin: SocketAddr,
-    http_port: u16,
-) -> anyhow::Result<()> {
-    let settings =
-        Settings { http_port, envoy_address: IpAddr::V4(Ipv4Addr::LOCALHOST), ..Settings::default() };
-    let nobody = Certificate { chain: Vec::new(), private_key: Vec::new() };
-    let compiler = Compiler::new(settings, nobody)?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(serve_all(compiler, folder, xds, admin))
-}
-
-async fn serve_all(
-    compiler: Compiler,
-    folder: PathBuf,
-    xds: SocketAddr,
-    admin: SocketAddr,
-) -> anyhow::Result<()> {
-    let incoming = TcpIncoming::from(TcpListener::bind(xds).await?).with_nodelay(Some(true));
-    let admin = TcpListener::bind(admin).await?;
-    let fleet = Fleet::new();
-    let metrics = Metrics::new();
-    let (snapshots, snapshots_seen) = watch::channel(None);
-    let (_published, published) = watch::channel(Arc::new(Published::default()));
-    let (sender, receiver) = mpsc::channel(64);
-    let state = admin::State {
-        snapshots: snapshots_seen.clone(),
-        published,
-        fleet: fleet.clone(),
-        changes: Changes::new(fleet.clone(), metrics.clone()),
-        ratelimit: None,
-        metrics,
-    };
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    tasks.spawn(async move { Ok(files::follow(folder, sender).await?) });
-    tasks.spawn(compile(compiler, receiver, snapshots));
-    tasks.spawn(async move { Ok(admin::serve(admin, state, std::future::pending()).await?) });
-    let service = xds::server::service(snapshots_seen, fleet).with_settings(translate::sessions());
-    tasks.spawn(async move {
-        Ok(xds::server::builder().add_service(service).serve_with_incoming(incoming).await?)
-    });
-    tasks.join_next().await.context("nothing runs")??
+pub(crate) fn serve(folder: PathBuf, listen: &Listen) -> anyhow::Result<()> {
+    bare::serve(listen, |sender| async move { Ok(files::follow(folder, sender).await?) }, compile)
 }
 
 /// As the control plane does: at once when idle, together what came meanwhile.

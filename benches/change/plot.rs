@@ -15,6 +15,7 @@ fn color(layout: Layout) -> RGBColor {
     match layout {
         Layout::Scoped => RGBColor(0x0b, 0x6e, 0x4f),
         Layout::OneTable => RGBColor(0xb4, 0x3e, 0x2b),
+        Layout::Pusher => RGBColor(0x57, 0x60, 0x6a),
     }
 }
 

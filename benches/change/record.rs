@@ -7,7 +7,20 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// How routes are laid out in Envoy.
+/// Where the manifests are.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Source {
+    /// In a folder.
+    #[default]
+    Files,
+    /// In a real API server.
+    Kubernetes,
+}
+
+/// How routes are laid out in Envoy, or who pushes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Layout {
@@ -15,6 +28,8 @@ pub(crate) enum Layout {
     Scoped,
     /// One RouteConfiguration for all hosts.
     OneTable,
+    /// Chancery's layout; what an endpoint's edit comes to was made before. Kubernetes only.
+    Pusher,
 }
 
 impl Layout {
@@ -22,6 +37,7 @@ impl Layout {
         match self {
             Self::Scoped => "Chancery",
             Self::OneTable => "one RouteConfiguration",
+            Self::Pusher => "pusher of prebuilt resources",
         }
     }
 }
@@ -29,6 +45,8 @@ impl Layout {
 /// One number of hosts in one layout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
+    #[serde(default)]
+    pub(crate) source: Source,
     pub(crate) layout: Layout,
     pub(crate) hosts: usize,
     pub(crate) services: usize,
@@ -44,6 +62,12 @@ pub(crate) struct Record {
     pub(crate) route: Option<Series>,
     /// One edit of an EndpointSlice.
     pub(crate) endpoint: Option<Series>,
+    /// The same while others are edited all the time.
+    #[serde(default)]
+    pub(crate) route_churned: Option<Series>,
+    /// The same while others are edited all the time.
+    #[serde(default)]
+    pub(crate) endpoint_churned: Option<Series>,
     /// Memory at the end, and the most there was.
     pub(crate) memory: Memory,
     /// Polls that were not answered with 200.
@@ -64,7 +88,7 @@ pub(crate) struct Start {
 /// Edits of one kind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Series {
-    /// From the rename to the first response served the new way, in milliseconds, sorted.
+    /// From the rename, or the API server's answer, to the first response served the new way, in milliseconds, sorted.
     pub(crate) served: Vec<f64>,
     /// Edits without polling, over which the rest is taken.
     pub(crate) unpolled: usize,
@@ -121,9 +145,17 @@ impl Record {
     }
 
     fn path(&self) -> PathBuf {
-        let layout = if self.layout == Layout::Scoped { "scoped" } else { "one-table" };
-        let kind = if self.route.is_some() { "edits" } else { "starts" };
-        folder().join(format!("{kind}-{layout}-{}-{}.json", self.hosts, self.services))
+        let layout = match self.layout {
+            Layout::Scoped => "scoped",
+            Layout::OneTable => "one-table",
+            Layout::Pusher => "pusher",
+        };
+        let source = match self.source {
+            Source::Files => "",
+            Source::Kubernetes => "kubernetes-",
+        };
+        let kind = if self.endpoint.is_some() { "edits" } else { "starts" };
+        folder().join(format!("{source}{kind}-{layout}-{}-{}.json", self.hosts, self.services))
     }
 
     /// Keeps it instead of the one of the same kind that was measured before.
@@ -142,7 +174,7 @@ impl Record {
                 serde_json::from_slice(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
             records.push(record);
         }
-        records.sort_by_key(|record| (record.layout, record.services, record.hosts));
+        records.sort_by_key(|record| (record.source, record.layout, record.services, record.hosts));
         Ok(records)
     }
 }
@@ -153,7 +185,8 @@ fn folder() -> PathBuf {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, {} hosts, {} Services", self.layout.name(), self.hosts, self.services)?;
+        let (layout, source) = (self.layout.name(), self.source);
+        writeln!(f, "{layout}, {source:?}, {} hosts, {} Services", self.hosts, self.services)?;
         for start in &self.starts {
             writeln!(
                 f,
@@ -162,7 +195,12 @@ impl fmt::Display for Record {
             )?;
         }
         writeln!(f, "  every host requested in {:.1} s", self.every_host)?;
-        for (name, series) in [("Ingress", &self.route), ("EndpointSlice", &self.endpoint)] {
+        for (name, series) in [
+            ("Ingress", &self.route),
+            ("EndpointSlice", &self.endpoint),
+            ("under churn, Ingress", &self.route_churned),
+            ("under churn, EndpointSlice", &self.endpoint_churned),
+        ] {
             let Some(series) = series else { continue };
             let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|share| series.percentile(share));
             writeln!(

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::kubernetes;
 use super::plot;
-use super::record::{Layout, Record, Series};
+use super::record::{Layout, Record, Series, Source};
 
 /// The bars' number of hosts.
 const BAR_HOSTS: usize = 10_000;
@@ -16,19 +17,21 @@ const SERVICES: usize = 20;
 
 /// Writes both.
 pub(crate) fn write() -> anyhow::Result<()> {
-    let records = Record::kept()?;
+    let (records, in_kubernetes): (Vec<_>, Vec<_>) =
+        Record::kept()?.into_iter().partition(|record| record.source == Source::Files);
     let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
     let usual: Vec<_> = records.iter().filter(|record| record.services == SERVICES).collect();
     let edited: Vec<_> = usual.iter().copied().filter(|record| record.route.is_some()).collect();
     plot::draw(&benches.join("change.svg"), &edited)?;
-    let report = Report { records: &records };
-    std::fs::write(benches.join("RESULTS.md"), report.text()?)?;
+    let text = Report { records: &records, in_kubernetes: &in_kubernetes }.text()?;
+    std::fs::write(benches.join("RESULTS.md"), text)?;
     println!("wrote RESULTS.md and change.svg into {}", benches.display());
     Ok(())
 }
 
 struct Report<'a> {
     records: &'a [Record],
+    in_kubernetes: &'a [Record],
 }
 
 impl Report<'_> {
@@ -43,6 +46,7 @@ impl Report<'_> {
         text += &self.wire();
         text += &self.starts();
         text += &self.memory();
+        text += &kubernetes::text(self.in_kubernetes);
         text += &in_process()?;
         text += NOTES;
         Ok(text)
@@ -251,6 +255,7 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
     Ok(format!(
         "{day}, release build, {} ({cores} cores, {} GiB), Linux {}, Envoy from `{envoy}`. Made by\n\n```\n\
          cargo bench --bench change            # a real Envoy; --quick for a few minutes less\n\
+         cargo bench --bench change -- --source kubernetes    # a real API server\n\
          cargo bench --bench translate         # in process\n\
          cargo bench --bench xds               # in process\n\
          cargo bench --bench change -- --report\n```\n\n",
@@ -308,32 +313,32 @@ fn estimates(folder: &PathBuf, name: &str, found: &mut BTreeMap<String, [f64; 3]
 }
 
 /// A table in Markdown.
-struct Rows {
-    text: String,
+pub(super) struct Rows {
+    pub(super) text: String,
 }
 
 impl Rows {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         let mut rows = Self { text: String::new() };
         rows.row(head);
         rows.row(&vec!["---"; head.len()]);
         rows
     }
 
-    fn row(&mut self, cells: &[&str]) {
+    pub(super) fn row(&mut self, cells: &[&str]) {
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
     }
 
-    fn bar(&mut self, bar: &str, measured: &str, holds: bool) {
+    pub(super) fn bar(&mut self, bar: &str, measured: &str, holds: bool) {
         self.row(&[bar, measured, if holds { "holds" } else { "**missed**" }]);
     }
 }
 
-fn ms(millis: f64) -> String {
+pub(super) fn ms(millis: f64) -> String {
     if millis < 100.0 { format!("{millis:.2} ms") } else { format!("{} ms", count(millis.round() as usize)) }
 }
 
-fn mib(mib: f64) -> String {
+pub(super) fn mib(mib: f64) -> String {
     format!("{mib:.0} MiB")
 }
 
@@ -342,7 +347,7 @@ fn time(nanos: f64) -> String {
 }
 
 /// With commas.
-fn count(number: usize) -> String {
+pub(super) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -1,9 +1,10 @@
-//! One number of hosts in one layout: start, request every host, edit.
+//! One number of hosts from one source in one layout: start, request every host, edit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use chancery::translate::bootstrap;
 use serde_json::Value;
 
 use super::backends;
+use super::churn;
 use super::client::Client;
 use super::process::{Process, free_address};
-use super::record::{Layout, Memory, Record, Sent, Series, Start};
-use super::workload::{Kind, Workload};
+use super::record::{Layout, Memory, Record, Sent, Series, Source, Start};
+use super::workload::{Kind, Picks, Workload};
 
 /// A poll begins this long after the one before, or as soon as that was answered.
 const POLL_EVERY: Duration = Duration::from_micros(200);
@@ -32,6 +34,7 @@ const CONNECTIONS: usize = 8;
 
 /// What to measure.
 pub(crate) struct Plan {
+    pub(crate) source: Source,
     pub(crate) layout: Layout,
     pub(crate) hosts: usize,
     pub(crate) services: usize,
@@ -44,7 +47,7 @@ impl Plan {
     /// One RouteConfiguration takes seconds an edit once it is large.
     fn route_edits(&self) -> usize {
         match self.layout {
-            Layout::Scoped => self.edits,
+            Layout::Scoped | Layout::Pusher => self.edits,
             Layout::OneTable => self.edits.min((300_000 / self.hosts).max(10)),
         }
     }
@@ -57,7 +60,7 @@ impl Plan {
 
 pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Record> {
     let backends = backends::start()?;
-    let mut workload = Workload::write(plan.hosts, plan.services, &backends.ports)?;
+    let workload = Workload::new(plan.source, plan.hosts, plan.services, &backends)?;
     let mut starts = Vec::new();
     let mut running = Running::start(plan.layout, &workload)?;
     starts.push(running.wait(&workload)?);
@@ -68,6 +71,7 @@ pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Record> {
     }
     let every_host = running.request_every_host(&workload)?;
     let mut record = Record {
+        source: plan.source,
         layout: plan.layout,
         hosts: plan.hosts,
         services: plan.services,
@@ -77,16 +81,21 @@ pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Record> {
         memory_loaded: running.memory()?,
         route: None,
         endpoint: None,
+        route_churned: None,
+        endpoint_churned: None,
         memory: running.memory()?,
         lost: 0,
     };
     if !plan.cold_only {
-        let lost = &mut record.lost;
-        record.route = Some(running.series(&mut workload, Kind::Ingress, plan, lost)?);
-        record.endpoint = Some(running.series(&mut workload, Kind::EndpointSlice, plan, lost)?);
+        running.edit(&Mutex::new(workload), plan, &mut record)?;
         record.memory = running.memory()?;
     }
     Ok(record)
+}
+
+/// A panic elsewhere is told by whoever joins it.
+fn lock(workload: &Mutex<Workload>) -> MutexGuard<'_, Workload> {
+    workload.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A control plane and its Envoy.
@@ -181,12 +190,46 @@ impl Running {
         Ok(Memory { control_plane, control_plane_peak, envoy, envoy_peak })
     }
 
+    /// All series of edits.
+    fn edit(&mut self, workload: &Mutex<Workload>, plan: &Plan, record: &mut Record) -> anyhow::Result<()> {
+        let lost = &mut record.lost;
+        // A pusher has made before what it pushes, which nobody can for routes.
+        if plan.layout != Layout::Pusher {
+            record.route = Some(self.series(workload, Kind::Ingress, plan, lost)?);
+        }
+        record.endpoint = Some(self.series(workload, Kind::EndpointSlice, plan, lost)?);
+        if plan.source == Source::Kubernetes && plan.layout == Layout::Scoped {
+            churn::during(workload, || {
+                record.route_churned =
+                    Some(self.polled(workload, Kind::Ingress, plan, Picks::Still, lost)?);
+                record.endpoint_churned =
+                    Some(self.polled(workload, Kind::EndpointSlice, plan, Picks::Still, lost)?);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Edits with polling, then edits without, over which CPU and bytes are taken.
     fn series(
         &mut self,
-        workload: &mut Workload,
+        workload: &Mutex<Workload>,
         kind: Kind,
         plan: &Plan,
+        lost: &mut usize,
+    ) -> anyhow::Result<Series> {
+        let mut series = self.polled(workload, kind, plan, Picks::All, lost)?;
+        series.unpolled = plan.unpolled(series.served.len());
+        self.series_unpolled(workload, kind, &mut series)?;
+        Ok(series)
+    }
+
+    fn polled(
+        &mut self,
+        workload: &Mutex<Workload>,
+        kind: Kind,
+        plan: &Plan,
+        picks: Picks,
         lost: &mut usize,
     ) -> anyhow::Result<Series> {
         let edits = match kind {
@@ -196,26 +239,18 @@ impl Running {
         let mut served = Vec::with_capacity(edits);
         let mut client = Client::connect(self.http)?;
         for _ in 0..edits {
-            let took = edit_polled(&mut client, workload, kind, lost)?;
+            let took = edit_polled(&mut client, workload, kind, picks, lost)?;
             served.push(millis(took));
             sleep(QUIET.max(took));
         }
         self.check()?;
         served.sort_by(f64::total_cmp);
-        let mut series = Series {
-            served,
-            unpolled: plan.unpolled(edits),
-            control_plane_cpu: 0.0,
-            envoy_cpu: 0.0,
-            sent: BTreeMap::new(),
-        };
-        self.series_unpolled(workload, kind, &mut series)?;
-        Ok(series)
+        Ok(Series { served, unpolled: 0, control_plane_cpu: 0.0, envoy_cpu: 0.0, sent: BTreeMap::new() })
     }
 
     fn series_unpolled(
         &self,
-        workload: &mut Workload,
+        workload: &Mutex<Workload>,
         kind: Kind,
         series: &mut Series,
     ) -> anyhow::Result<()> {
@@ -226,9 +261,12 @@ impl Running {
         let idle = [0, 1].map(|i| (before[i] - at_first[i]).as_secs_f64() / IDLE.as_secs_f64());
         let mut last = None;
         for _ in 0..series.unpolled {
-            let edit = workload.edit(kind)?;
-            edit.publish()?;
-            last = Some(edit);
+            last = Some({
+                let mut workload = lock(workload);
+                let edit = workload.edit(kind, Picks::All)?;
+                workload.publish(&edit)?;
+                edit
+            });
             sleep(pause);
         }
         if let Some(edit) = last {
@@ -279,20 +317,20 @@ impl Running {
 /// From the rename to the first response served the new way.
 fn edit_polled(
     client: &mut Client,
-    workload: &mut Workload,
+    workload: &Mutex<Workload>,
     kind: Kind,
+    picks: Picks,
     lost: &mut usize,
 ) -> anyhow::Result<Duration> {
-    let edit = workload.edit(kind)?;
+    let edit = lock(workload).edit(kind, picks)?;
     for _ in 0..POLLS_BEFORE {
         poll(client, &edit.host, lost)?;
     }
-    let begun = Instant::now();
-    edit.publish()?;
+    let begun = lock(workload).publish(&edit)?;
     loop {
         let (body, at) = poll(client, &edit.host, lost)?;
         if body == edit.expected {
-            return Ok(at - begun);
+            return Ok(at.saturating_duration_since(begun));
         }
         anyhow::ensure!(begun.elapsed() < PATIENCE, "an edit of {} is not served", edit.host);
     }
@@ -323,7 +361,7 @@ fn control_plane(
     let mut command = match layout {
         Layout::Scoped => {
             let mut command = Command::new(program("CHANCERY", env!("CARGO_BIN_EXE_chancery")));
-            command.arg("serve").arg("--manifests").arg(workload.folder());
+            command.arg("serve").args(workload.source_flag());
             command.args(["--envoy-address", "127.0.0.1"]);
             command.args(["--https-port", &free_address()?.port().to_string()]);
             command.args(["--ratelimit-listen", &free_address()?.to_string()]);
@@ -332,7 +370,12 @@ fn control_plane(
         }
         Layout::OneTable => {
             let mut command = Command::new(std::env::current_exe()?);
-            command.arg("--one-table").arg(workload.folder());
+            command.arg("--one-table").arg(workload.place());
+            command
+        }
+        Layout::Pusher => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("--pusher").arg(workload.place());
             command
         }
     };
