@@ -9,6 +9,7 @@ pub mod header;
 pub mod host;
 pub mod matching;
 pub mod object;
+pub mod path;
 pub mod pattern;
 mod re2;
 pub mod size;
