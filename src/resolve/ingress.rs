@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use thin_vec::ThinVec;
 
-use super::backend::{self, PORT_FORM, Port, Upstream, port_number};
+use super::backend::{self, At, PORT_FORM, Port, Upstream, port_number};
 use super::canary::{self, Canaries};
 use super::draft::Draft;
 use super::{Group, class, limits, paths, tls};
@@ -137,7 +137,7 @@ impl<'a> Location<'a> {
             },
             None => Port::Only,
         };
-        backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
+        backend::service(draft, At::route(&at), &self.source.key.namespace, &service.name, port, upstream)
     }
 }
 
@@ -277,7 +277,8 @@ pub(crate) fn resolve_mirrors(draft: &mut Draft<'_>, effects: &Effects) -> ThinV
     for (index, mirror) in effects.mirrors.iter().enumerate() {
         let protocol = if mirror.value.tls { Protocol::Https } else { Protocol::Http };
         let upstream = Upstream { protocol: mirror.value.tls.then_some(protocol), ..Upstream::default() };
-        let found = backend::host(draft, &mirror.origin, &mirror.value.host, mirror.value.port, upstream);
+        let found =
+            backend::host(draft, At::mirror(&mirror.origin), &mirror.value.host, mirror.value.port, upstream);
         mirrors.extend(found.map(|backend| MirrorBackend { mirror: index, backend }));
     }
     mirrors

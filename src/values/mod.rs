@@ -4,6 +4,7 @@ pub mod boolean;
 pub mod certificate;
 pub mod duration;
 pub mod finding;
+pub mod forbidden;
 pub mod hash;
 pub mod header;
 pub mod host;
