@@ -45,7 +45,7 @@ pub(super) fn destinations(
         serving |= found.is_some();
         let backend = found.unwrap_or_else(|| unavailable(draft, key, &wanted.destination));
         let mut share = Destination::weighted(backend, weight);
-        let changes = changes(draft, key, &path, wanted);
+        let changes = changes(draft, key, &path, wanted, effects);
         share.request_headers = changes.request.into();
         share.response_headers = changes.response.into();
         let host = changes.authority.map(|host| HeaderOperation::Set(":authority".to_owned(), host.value));
@@ -68,7 +68,7 @@ fn single(
         let message = "is negative; it has no effect, since one destination takes all requests";
         draft.findings.warning(key, format!("{path}.weight"), "InvalidWeight", message);
     }
-    let changes = changes(draft, key, &path, only);
+    let changes = changes(draft, key, &path, only, effects);
     effects.request_headers.extend(changes.request);
     effects.response_headers.extend(changes.response);
     if let Some(host) = changes.authority {
@@ -78,9 +78,19 @@ fn single(
     find(draft, At::route(&at), &only.destination, listeners).map(Destination::only)
 }
 
-fn changes(draft: &mut Draft<'_>, key: &ObjectKey, path: &str, of: &HttpRouteDestination) -> Changes {
+/// What a destination's headers change, beside what the rule does.
+fn changes(
+    draft: &mut Draft<'_>,
+    key: &ObjectKey,
+    path: &str,
+    of: &HttpRouteDestination,
+    rule: &Effects,
+) -> Changes {
     let mut field = Field::new(key, format!("{path}.headers"), &mut draft.findings);
-    of.headers.as_ref().map(|headers| headers::changes(headers, &mut field)).unwrap_or_default()
+    let Some(headers) = &of.headers else { return Changes::default() };
+    let mut changes = headers::changes(headers, &mut field);
+    changes.authority = headers::authority_unless(changes.authority, &rule.host_rewrite, &mut field);
+    changes
 }
 
 /// The weights of several destinations. None, with a finding, if they make no shares.
