@@ -27,8 +27,7 @@ pub(super) async fn routes(
         return Ok(Json(json!({"hosts": hosts})));
     };
     let name = scope(&host).map_err(Error::bad_request)?;
-    let candidates = [Some(name.clone()), name.wildcard_parent(), Some(HostName::any())];
-    match candidates.into_iter().flatten().find_map(|name| published.hosts.get(&name)) {
+    match name.scopes().find_map(|name| published.hosts.get(&name)) {
         Some(host) => Ok(Json(json!({"host": host}))),
         None => Err(Error::not_found(format!("nothing is routed on {name}"))),
     }

@@ -229,6 +229,28 @@ async fn routes_are_those_of_the_scope_that_serves() {
     assert_eq!(json(&fixture.state, "/debug/routes?host=a%20b").await.0, 400);
 }
 
+/// As the `fallback` filter finds a host.
+#[tokio::test]
+async fn routes_are_those_of_the_wildcard_that_serves() {
+    let service = json!({
+        "metadata": {"namespace": "shop", "name": "wild"},
+        "spec": {"hosts": ["*.deep.org"], "http": [{"directResponse": {"status": 200}}]},
+    });
+    let service = Object::VirtualService(Box::new(serde_json::from_value(service).unwrap()));
+    let service = Change::Applied(Arc::new(Stored::new(service, Age::default(), vec![])));
+    let certificate = Certificate { chain: b"chain".into(), private_key: KEY.as_bytes().into() };
+    let mut compiler = Compiler::new(Settings::default(), certificate).unwrap();
+    let fixture = fixture();
+    fixture.published.send_replace(Arc::new(compiler.apply(vec![service, Change::Ready]).clone()));
+    for (host, scope) in
+        [("a.deep.org", "*.deep.org"), ("a.b.deep.org", "**.deep.org"), ("a.b.c.deep.org", "**.deep.org")]
+    {
+        let (_, body) = json(&fixture.state, &format!("/debug/routes?host={host}")).await;
+        assert_eq!(body["host"]["name"], scope, "{host}: {body}");
+    }
+    assert_eq!(json(&fixture.state, "/debug/routes?host=deep.org").await.0, 404);
+}
+
 #[tokio::test]
 async fn findings_are_counted_and_picked() {
     let fixture = ready();

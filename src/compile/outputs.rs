@@ -177,7 +177,8 @@ impl Compiler {
         let mut findings = Findings::default();
         if let Some(config_map) = view.config_map(namespace, name) {
             let key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
-            unsupported::check_config_map(&key, config_map.data.as_ref(), &mut findings);
+            let ipv6 = self.settings.envoy_address.is_ipv6();
+            unsupported::check_config_map(&key, config_map.data.as_ref(), ipv6, &mut findings);
         }
         let reads = view.into_reads();
         self.dependencies.record(&Output::ConfigMap, reads);

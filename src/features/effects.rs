@@ -13,11 +13,18 @@ use crate::values::Origin;
 pub use crate::values::Setting;
 use crate::values::matching::HeaderMatch;
 
-/// One value a field: the first to set it keeps it.
+/// One value a field. No two policies of an Ingress set the same one, which a law of the table holds; where two fields of
+/// a VirtualService's rule mean the same, whoever sets the second asks first, and says which counts.
 pub type Single<T> = Option<Setting<T>>;
 
-/// Sets a field unless something set it before.
+/// Sets a field that nothing has set before.
 pub fn set<T>(field: &mut Single<T>, value: T, origin: Origin) {
+    debug_assert!(field.is_none(), "{origin} sets what is set");
+    field.get_or_insert(Setting { value, origin });
+}
+
+/// Gives a field its default, unless a policy set it.
+pub fn set_default<T>(field: &mut Single<T>, value: T, origin: Origin) {
     field.get_or_insert(Setting { value, origin });
 }
 
@@ -172,6 +179,19 @@ pub struct Guard {
     pub answer: Answer,
     /// Why it is there.
     pub origin: Origin,
+}
+
+impl Guard {
+    /// Nothing is let through: what should keep somebody out cannot.
+    pub fn unavailable(origin: Origin) -> Self {
+        Self {
+            phase: Phase::Unavailable,
+            listeners: Listeners::All,
+            when: Vec::new(),
+            answer: Answer::Direct { status: 503, body: Vec::new() },
+            origin,
+        }
+    }
 }
 
 /// The order of guards: that of nginx's phases.

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::effects::{HeaderOperation, set};
+use super::effects::{HeaderOperation, Single, set};
 use super::{Effects, Field};
 use crate::crd::virtual_service::{HeaderOperations, Headers, HttpRoute};
 use crate::values::{Setting, header};
 
 /// The longest value that Envoy takes.
 const MAX_VALUE: usize = 16 << 10;
+
+/// Headers of one connection or of a message's frame. Envoy would send what is set and act otherwise, so that the other
+/// side waits for what never comes.
+const FRAMING: &[&str] =
+    &["connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// What Envoy may put into a value, out of Istio's format strings. None of it can fail or tell secrets.
 const COMMANDS: &[&str] = &[
@@ -44,15 +49,23 @@ pub fn from_rule(rule: &HttpRoute, field: &mut Field<'_>, effects: &mut Effects)
     let changes = changes(headers, &mut field);
     effects.request_headers.extend(changes.request);
     effects.response_headers.extend(changes.response);
-    if let Some(authority) = changes.authority {
-        if effects.host_rewrite.is_some() {
-            field.warning(
-                "AuthorityTwice",
-                "the host is rewritten by rewrite.authority already, which counts",
-            );
-        }
+    if let Some(authority) = authority_unless(changes.authority, &effects.host_rewrite, &mut field) {
         set(&mut effects.host_rewrite, authority.value, authority.origin);
     }
+}
+
+/// The host that `headers` set, unless it is rewritten already: a rule's `rewrite` beats its headers, and those beat a
+/// destination's, be it one of several or the only one, as Istio has it for the only one.
+pub fn authority_unless(
+    authority: Option<Setting<String>>,
+    rewritten: &Single<String>,
+    headers: &mut Field<'_>,
+) -> Option<Setting<String>> {
+    let authority = authority?;
+    let Some(rewritten) = rewritten else { return Some(authority) };
+    let message = format!("the host is rewritten by {} already, which counts", rewritten.origin.field);
+    headers.warning("AuthorityTwice", message);
+    None
 }
 
 /// VirtualService's `headers`, of a rule or of a destination.
@@ -107,6 +120,10 @@ fn read(
                 let mut field = field.child(name);
                 if !is_changeable(name) {
                     field.error("InvalidHeader", not_changeable(name, "changed"));
+                } else if FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
+                    let message =
+                        format!("{name} says how a message is carried, which is Envoy's; it has no effect");
+                    field.error("InvalidHeader", message);
                 } else if !header::is_value(value) || value.len() > MAX_VALUE {
                     field.error("InvalidHeader", "has a value that no header can have; it has no effect");
                 } else {

@@ -108,6 +108,8 @@ fn parse(text: &str) -> Result<(MirrorTarget, String), &'static str> {
         Some((host, port)) => (host, port.parse::<u16>().map_err(|_| FORM)?),
         None => (authority, if tls { 443 } else { 80 }),
     };
+    // A dot at the end only says that the name is whole.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let valid = |host: &str| {
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
@@ -135,6 +137,11 @@ mod tests {
         assert_eq!((target.host.as_str(), target.port, target.tls), ("shadow.ml.svc", 8080, false));
         assert_eq!(path, REQUEST_URI);
         assert_eq!(parse("https://Example.com/x").unwrap().0.port, 443);
+        let (target, _) = parse("http://shadow.example.com.:80$request_uri").unwrap();
+        assert_eq!(
+            (target.host.as_str(), target.host_rewrite.as_deref()),
+            ("shadow.example.com", Some("shadow.example.com"))
+        );
         for text in ["", "shadow:80", "ftp://a", "http://", "http://a:b", "http://a b", "http://$host"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod field;
 pub mod headers;
 pub mod mirror;
+pub mod protective;
 pub mod reader;
 pub mod redirect;
 pub mod request_limits;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Annotation;
+use super::{Annotation, protective};
 use crate::values::{Findings, ObjectKey, Origin, boolean};
 
 /// The prefix of ingress-nginx's annotations.
@@ -15,6 +15,7 @@ pub struct Reader<'a> {
     annotations: Option<&'a BTreeMap<String, String>>,
     defaults: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
     findings: &'a mut Findings,
+    refused: Option<Origin>,
 }
 
 impl<'a> Reader<'a> {
@@ -25,7 +26,7 @@ impl<'a> Reader<'a> {
         defaults: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
         findings: &'a mut Findings,
     ) -> Self {
-        Self { object, annotations, defaults, findings }
+        Self { object, annotations, defaults, findings, refused: None }
     }
 
     /// The annotation's value, by `parse`. A value that does not parse is said, and counts as not given.
@@ -38,12 +39,16 @@ impl<'a> Reader<'a> {
         if let Some(text) = self.annotations.and_then(|annotations| annotations.get(&key)) {
             match parse(text) {
                 Ok(value) => return Some((value, Origin::new(self.object, key))),
-                Err(form) => self.findings.error(
-                    self.object,
-                    key,
-                    "InvalidAnnotation",
-                    format!("{text:?} is not {form}; the annotation has no effect"),
-                ),
+                Err(form) => {
+                    let effect = if protective::MUST_BE_READ.contains(&annotation.name) {
+                        self.refused.get_or_insert_with(|| Origin::new(self.object, key.as_str()));
+                        protective::REFUSED
+                    } else {
+                        "the annotation has no effect"
+                    };
+                    let message = format!("{text:?} is not {form}; {effect}");
+                    self.findings.error(self.object, key, "InvalidAnnotation", message);
+                }
             }
         }
         let name = annotation.config_map?;
@@ -61,6 +66,11 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// The annotation, if any, that should keep somebody out and could not be read: the routes must not be served.
+    pub fn refused(&mut self) -> Option<Origin> {
+        self.refused.take()
     }
 
     /// Text as it stands.

@@ -1,8 +1,11 @@
 //! VirtualService's `redirect`.
 
+use std::net::Ipv6Addr;
+
 use super::Field;
 use super::effects::{Answer, Listeners, Redirect, RedirectPath};
 use crate::crd::virtual_service::HttpRedirect;
+use crate::values::HostName;
 
 /// The answers of a redirect, for each listener where they differ. None, with a finding, if it cannot be honoured:
 /// Istio refuses such an object as a whole.
@@ -30,7 +33,7 @@ pub fn from_redirect(
         }
     };
     let port = port(redirect, field)?;
-    let host = field.child("authority").header_text(redirect.authority.as_ref());
+    let host = authority(redirect, field)?;
     let path = field.child("uri").header_text(redirect.uri.as_ref());
     if host.is_none() && path.is_none() && scheme.is_none() && port == Port::Keep {
         field.error("InvalidRedirect", "changes nothing; the rule is left out");
@@ -61,6 +64,28 @@ pub fn from_redirect(
     } else {
         vec![(Listeners::Http, http), (Listeners::Https, https)]
     })
+}
+
+/// The host of the location. The outer none is one that no location can have.
+fn authority(redirect: &HttpRedirect, field: &mut Field<'_>) -> Option<Option<String>> {
+    let Some(authority) = redirect.authority.as_ref().filter(|authority| !authority.is_empty()) else {
+        return Some(None);
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority.as_str(), "80"),
+    };
+    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match ipv6 {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => HostName::parse(host.strip_suffix('.').unwrap_or(host)).is_ok_and(|host| !host.is_wildcard()),
+    };
+    if is_host && port.parse::<u16>().is_ok_and(|port| port != 0) {
+        return Some(Some(authority.clone()));
+    }
+    let message = format!("{authority:?} is not a host with a port if need be; the rule is left out");
+    field.child("authority").error("InvalidRedirect", message);
+    None
 }
 
 /// The port of the location.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{ANNOTATIONS, Annotation, PREFIX, unsupported};
+use super::{ANNOTATIONS, Annotation, PREFIX, protective, unsupported};
 
 const INTRODUCTION: &str = "\
 # Annotations
@@ -11,8 +11,9 @@ const INTRODUCTION: &str = "\
 <!-- Made from the table in src/features/mod.rs; `UPDATE_DOCS=1 cargo test` writes it anew. -->
 
 What Chancery reads of an Ingress's annotations, each with the meaning that ingress-nginx gives it. Every key begins
-with `nginx.ingress.kubernetes.io/`. A value that is not of the accepted form has no effect and is a finding, which
-`chancery check` prints and the debug endpoint shows; so is a key that nobody knows. Where a ConfigMap key is named, the
+with `nginx.ingress.kubernetes.io/`. A value that is not of the accepted form is a finding, which `chancery check`
+prints and the debug endpoint shows, and has no effect; of a limit, the routes then answer 503. A key that nobody knows
+is a finding too. Where a ConfigMap key is named, the
 ingress-nginx ConfigMap (`--configmap`) sets the default of every Ingress.
 ";
 
@@ -40,21 +41,33 @@ fn reference() -> String {
          it.\n\n",
     );
     for name in unsupported::NAMES {
-        let refused = match refuses(name) {
-            true => ": the routes answer 503",
-            false => "",
+        let refused = if protective::annotation(name, "", true) {
+            ": the routes answer 503"
+        } else if protective::annotation(name, DENYING, true) {
+            ": the routes answer 503 if it keeps somebody out"
+        } else {
+            ""
         };
+        writeln!(text, "- `{name}`{refused}").unwrap();
+    }
+    text.push_str(
+        "\nA snippet keeps somebody out if it has `deny`, `auth_request`, `auth_basic`, `limit_req`, `limit_conn`, \
+         `return` with a status from 400\nor the like, one of ModSecurity if it says `SecRuleEngine On`.\n\n\
+         # The ConfigMap\n\nA key of the ingress-nginx ConfigMap that no annotation above names has no effect, which \
+         is a finding. Some keys keep somebody out:\nwith one of them the routes of every Ingress answer 503, but of \
+         those whose own annotation stands in for it (a list of addresses\nof its own, `enable-global-auth` or \
+         `enable-modsecurity` \"false\"). VirtualServices are served all the same.\n\n",
+    );
+    for name in protective::KEYS {
+        assert!(protective::key(name, DENYING, true), "{name}");
+        let refused = if protective::key(name, "x", true) { "" } else { ", if it keeps somebody out" };
         writeln!(text, "- `{name}`{refused}").unwrap();
     }
     text
 }
 
-/// Whether an object with this annotation is not served.
-fn refuses(name: &str) -> bool {
-    let object = crate::values::ObjectKey::new(crate::values::Kind::Ingress, "shop", "api");
-    let annotations = [(format!("{PREFIX}{name}"), String::new())].into();
-    unsupported::check(&object, Some(&annotations), true, &mut crate::values::Findings::default()).is_some()
-}
+/// A value with which whatever can keep somebody out does.
+const DENYING: &str = "deny all; SecRuleEngine On";
 
 #[test]
 fn the_annotation_reference_is_current() {

@@ -36,6 +36,9 @@ const BURST_MULTIPLIER: Annotation = Annotation {
     config_map: None,
 };
 
+/// ingress-nginx's own.
+const DEFAULT_MULTIPLIER: u32 = 5;
+
 /// Requests per client address.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct RequestLimits {
@@ -53,12 +56,14 @@ impl Feature for RequestLimits {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let per_second = reader.number(&RPS).filter(|(limit, _)| *limit > 0);
         let per_minute = reader.number(&RPM).filter(|(limit, _)| *limit > 0);
-        let burst_multiplier =
-            reader.number(&BURST_MULTIPLIER).map_or(5, |(multiplier, _)| multiplier.max(1));
+        let burst_multiplier = reader.parse(&BURST_MULTIPLIER, |text| match text.parse::<u32>() {
+            Ok(multiplier) if multiplier > 0 => Ok(multiplier),
+            _ => Err("a whole number from 1"),
+        });
         (per_second.is_some() || per_minute.is_some()).then_some(Self {
             per_second,
             per_minute,
-            burst_multiplier,
+            burst_multiplier: burst_multiplier.map_or(DEFAULT_MULTIPLIER, |(multiplier, _)| multiplier),
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Annotations that are known and have no effect yet, and those that nobody knows.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use super::{ANNOTATIONS, PREFIX};
-use crate::values::{Findings, ObjectKey};
+use super::canary::Canary;
+use super::{ANNOTATIONS, Feature as _, PREFIX, protective};
+use crate::values::{Findings, ObjectKey, Origin};
 
 /// Annotations of ingress-nginx that have no effect yet.
 pub const NAMES: &[&str] = &[
@@ -127,30 +127,9 @@ pub const NAMES: &[&str] = &[
     "x-forwarded-prefix",
 ];
 
-/// Annotations that keep somebody out. Without their effect the route would be open, so it answers 503 instead, as
-/// ingress-nginx does for a location whose protection is broken.
-const PROTECTIVE: &[&str] = &[
-    "allowlist-source-range",
-    "auth-tls-secret",
-    "auth-type",
-    "auth-url",
-    "denylist-source-range",
-    "whitelist-source-range",
-];
-
-/// Lists of the addresses that are let in.
-const ALLOWLISTS: &[&str] = &["allowlist-source-range", "whitelist-source-range"];
-
-/// Whether a list lets every client in, as that of cert-manager's HTTP-01 solver does, so that nothing is left to do.
-fn is_everyone(list: &str, ipv6: bool) -> bool {
-    let network = |text: &str| {
-        let (address, bits) = text.trim().split_once('/')?;
-        Some((address.parse::<IpAddr>().ok()?, bits == "0"))
-    };
-    let Some(networks) = list.split(',').map(network).collect::<Option<Vec<_>>>() else { return false };
-    let whole = |v6| networks.iter().any(|(address, all)| *all && address.is_ipv6() == v6);
-    whole(false) && (!ipv6 || whole(true))
-}
+/// Annotations that ingress-nginx also reads of a canary.
+const OF_CANARIES: &[&str] =
+    &["affinity-canary-behavior", "load-balance", "service-upstream", "upstream-hash-by"];
 
 /// Says which annotations have no effect. Answers the one, if any, without whose effect the routes must not be served.
 /// `ipv6` says whether clients may come by IPv6.
@@ -159,35 +138,67 @@ pub fn check(
     annotations: Option<&BTreeMap<String, String>>,
     ipv6: bool,
     findings: &mut Findings,
-) -> Option<String> {
+) -> Option<Origin> {
     let mut refused = None;
-    for (key, value) in annotations.into_iter().flatten() {
-        let Some(name) = key.strip_prefix(PREFIX) else { continue };
-        if supported().any(|known| known == name) || (ALLOWLISTS.contains(&name) && is_everyone(value, ipv6))
-        {
+    for (key, name, value) in ours(annotations) {
+        if supported().any(|known| known == name) || protective::is_idle(name, value, ipv6) {
             continue;
         }
-        if PROTECTIVE.contains(&name) {
-            findings.error(
-                object,
-                key,
-                "NotSupported",
-                "is not supported yet; the routes of this object answer 503, since they would be open without it",
-            );
-            refused.get_or_insert_with(|| key.clone());
-        } else if NAMES.contains(&name) {
-            findings.warning(object, key, "NotSupported", "is not supported yet and has no effect");
+        if protective::annotation(name, value, ipv6) {
+            let message = format!("is not supported yet; {}", protective::REFUSED);
+            findings.error(object, key, "NotSupported", message);
+            refused.get_or_insert_with(|| Origin::new(object, key));
         } else {
-            let message = match nearest(name) {
-                Some(near) => {
-                    format!("is unknown and has no effect; the nearest known one is {PREFIX}{near}")
-                }
-                None => "is unknown and has no effect".to_owned(),
-            };
-            findings.warning(object, key, "UnknownAnnotation", message);
+            without_effect(object, key, name, findings);
         }
     }
     refused
+}
+
+/// Says which annotations of a canary have no effect: nearly all but its own, since its main Ingress's act.
+pub fn check_canary(
+    object: &ObjectKey,
+    annotations: Option<&BTreeMap<String, String>>,
+    findings: &mut Findings,
+) {
+    let mut ignored = Vec::new();
+    for (key, name, _) in ours(annotations) {
+        if Canary::ANNOTATIONS.iter().any(|annotation| annotation.name == name) {
+            continue;
+        }
+        let known = supported().chain(NAMES.iter().copied()).any(|known| known == name);
+        if known && !OF_CANARIES.contains(&name) {
+            ignored.push(name);
+        } else {
+            without_effect(object, key, name, findings);
+        }
+    }
+    if !ignored.is_empty() {
+        let message = format!(
+            "what the main Ingress says acts on a canary, so these have no effect: {}",
+            ignored.join(", ")
+        );
+        findings.warning(object, "metadata.annotations", "IgnoredOnCanary", message);
+    }
+}
+
+/// The annotations with our prefix: their keys, what stands behind the prefix, and their values.
+fn ours(annotations: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&str, &str, &str)> {
+    let annotations = annotations.into_iter().flatten();
+    annotations.filter_map(|(key, value)| Some((key.as_str(), key.strip_prefix(PREFIX)?, value.as_str())))
+}
+
+/// Says that an annotation is not supported, or that nobody knows it.
+fn without_effect(object: &ObjectKey, key: &str, name: &str, findings: &mut Findings) {
+    if NAMES.contains(&name) {
+        findings.warning(object, key, "NotSupported", "is not supported yet and has no effect");
+        return;
+    }
+    let message = match nearest(name) {
+        Some(near) => format!("is unknown and has no effect; the nearest known one is {PREFIX}{near}"),
+        None => "is unknown and has no effect".to_owned(),
+    };
+    findings.warning(object, key, "UnknownAnnotation", message);
 }
 
 fn supported() -> impl Iterator<Item = &'static str> {
@@ -200,42 +211,23 @@ fn nearest(name: &str) -> Option<&'static str> {
     (distance(near) <= 3.max(name.len() / 3)).then_some(near)
 }
 
-/// Says which keys of the ingress-nginx ConfigMap have no effect.
+/// Says which keys of the ingress-nginx ConfigMap have no effect. `ipv6` says whether clients may come by IPv6.
 pub fn check_config_map(
     object: &ObjectKey,
     data: Option<&BTreeMap<String, String>>,
+    ipv6: bool,
     findings: &mut Findings,
 ) {
     let supported = || {
         ANNOTATIONS.iter().flat_map(|feature| feature.iter()).filter_map(|annotation| annotation.config_map)
     };
-    for key in data.into_iter().flatten().map(|(key, _)| key) {
-        if !supported().any(|known| known == key) {
+    for (key, value) in data.into_iter().flatten() {
+        if protective::key(key, value, ipv6) {
+            let message = "is not supported yet; Ingresses answer 503, since they would be open without it";
+            findings.error(object, format!("data.{key}"), "NotSupported", message);
+        } else if !supported().any(|known| known == key) {
             let message = "has no effect here (yet); the keys that have one are in docs/annotations.md";
             findings.warning(object, format!("data.{key}"), "NotSupported", message);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_everyone() {
-        for (list, ipv6, everyone) in [
-            ("0.0.0.0/0,::/0", true, true),
-            ("::/0 , 0.0.0.0/0", true, true),
-            ("0.0.0.0/0", false, true),
-            ("10.0.0.0/8,0.0.0.0/0", false, true),
-            ("0.0.0.0/0", true, false),
-            ("::/0", true, false),
-            ("0.0.0.0/1,::/0", true, false),
-            ("0.0.0.0/0,::/0,somewhere", true, false),
-            ("0.0.0.0", false, false),
-            ("", false, false),
-        ] {
-            assert_eq!(is_everyone(list, ipv6), everyone, "{list:?} {ipv6}");
         }
     }
 }

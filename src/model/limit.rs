@@ -15,7 +15,7 @@
 //!
 //! - the limit: `generic_key`, `descriptor_key: limit`;
 //! - a header's value: `request_headers`, `descriptor_key: key`. Of several headers of the name the first counts,
-//!   and an empty one is a key like any other;
+//!   so the upstream is sent that one alone; and an empty one is a key like any other;
 //! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with
 //!   `descriptor_key: key`, `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the
 //!   addresses that are exempt.

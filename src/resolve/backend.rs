@@ -1,5 +1,6 @@
 //! Services and host names to backends.
 
+use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -10,7 +11,7 @@ use crate::features::backend_protocol::Protocol;
 use crate::features::timeouts::DEFAULT_CONNECT;
 use crate::model::backend::is_dns_name;
 use crate::model::{Backend, EndpointSetKey, Endpoints};
-use crate::values::{Kind, ObjectKey, Origin, hash};
+use crate::values::{Kind, ObjectKey, Origin, forbidden, hash};
 
 /// An ExternalName that names another ExternalName is followed this far.
 const MAX_ALIASES: usize = 4;
@@ -21,6 +22,34 @@ pub(crate) const PORT_FORM: &str = "a port number from 1 to 65535";
 /// The number of a port; none if it is not one.
 pub(crate) fn port_number(number: impl TryInto<u16>) -> Option<u16> {
     number.try_into().ok().filter(|number| *number != 0)
+}
+
+/// What becomes of requests to a backend that is not there, in the words of findings.
+pub(crate) const UNAVAILABLE: &str = "requests are answered 503";
+
+/// Where a backend is asked for, and what becomes of requests if there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At<'a> {
+    pub(crate) origin: &'a Origin,
+    /// A clause for findings.
+    pub(crate) otherwise: &'static str,
+}
+
+impl<'a> At<'a> {
+    /// For a route's own requests.
+    pub(crate) fn route(origin: &'a Origin) -> Self {
+        Self { origin, otherwise: UNAVAILABLE }
+    }
+
+    /// For copies of requests.
+    pub(crate) fn mirror(origin: &'a Origin) -> Self {
+        Self { origin, otherwise: "no copies are made" }
+    }
+
+    fn error(self, draft: &mut Draft<'_>, reason: &'static str, problem: impl fmt::Display) {
+        let message = format!("{problem}; {}", self.otherwise);
+        draft.findings.error(&self.origin.object, &*self.origin.field, reason, message);
+    }
 }
 
 /// How a routing object names a Service's port.
@@ -59,7 +88,7 @@ impl Default for Upstream {
 /// serve.
 pub(crate) fn service(
     draft: &mut Draft<'_>,
-    at: &Origin,
+    at: At<'_>,
     namespace: &str,
     name: &str,
     port: Port<'_>,
@@ -71,7 +100,7 @@ pub(crate) fn service(
 /// The backend of a host name: a Service's in one of the forms `svc.ns`, `svc.ns.svc`, `svc.ns.svc.DOMAIN`, else DNS.
 pub(crate) fn host(
     draft: &mut Draft<'_>,
-    at: &Origin,
+    at: At<'_>,
     host: &str,
     port: u16,
     upstream: Upstream,
@@ -101,7 +130,7 @@ pub(crate) fn service_name<'h>(draft: &Draft<'_>, host: &'h str) -> Option<(&'h 
 
 fn by_host(
     draft: &mut Draft<'_>,
-    at: &Origin,
+    at: At<'_>,
     host: &str,
     port: Port<'_>,
     upstream: Upstream,
@@ -112,9 +141,16 @@ fn by_host(
     {
         return resolve(draft, at, namespace, name, port, upstream, aliases);
     }
+    let host = host.trim_end_matches('.');
+    if let Some(problem) = forbidden::problem(host) {
+        let problem =
+            format!("{host:?} {problem}; give a Service's name, a DNS name or an address elsewhere");
+        at.error(draft, "ForbiddenHost", problem);
+        return None;
+    }
     let (Port::Number(number) | Port::ServiceNumber(number), true) = (port, is_dns_name(host)) else {
-        let message = format!("{host:?} is neither a Service's name nor a DNS name with a port number");
-        draft.findings.error(&at.object, &*at.field, "InvalidHost", message);
+        let problem = format!("{host:?} is neither a Service's name nor a DNS name with a port number");
+        at.error(draft, "InvalidHost", problem);
         return None;
     };
     let endpoints = Endpoints::Dns { host: host.to_ascii_lowercase().into(), port: number };
@@ -123,7 +159,7 @@ fn by_host(
 
 fn resolve(
     draft: &mut Draft<'_>,
-    at: &Origin,
+    at: At<'_>,
     namespace: &str,
     name: &str,
     port: Port<'_>,
@@ -131,14 +167,13 @@ fn resolve(
     aliases: usize,
 ) -> Option<usize> {
     let Some(service) = draft.view.service(namespace, name) else {
-        let message = format!("Service {namespace}/{name} does not exist; requests are answered 503");
-        draft.findings.error(&at.object, &*at.field, "ServiceNotFound", message);
+        at.error(draft, "ServiceNotFound", format!("Service {namespace}/{name} does not exist"));
         return None;
     };
     if let Some(target) = external_name(service) {
         if aliases == 0 {
-            let message = format!("Service {namespace}/{name} is an ExternalName of too many others");
-            draft.findings.error(&at.object, &*at.field, "ExternalNameLoop", message);
+            let problem = format!("Service {namespace}/{name} is an ExternalName of too many others");
+            at.error(draft, "ExternalNameLoop", problem);
             return None;
         }
         let port = match find(service, port) {
@@ -148,8 +183,7 @@ fn resolve(
         return by_host(draft, at, target, port, upstream, aliases - 1);
     }
     let Some(found) = find(service, port) else {
-        let message = port_message(namespace, name, service, port);
-        draft.findings.error(&at.object, &*at.field, "PortNotFound", message);
+        at.error(draft, "PortNotFound", port_problem(namespace, name, service, port));
         return None;
     };
     let number = checked_number(draft, at, namespace, name, found)?;
@@ -215,7 +249,7 @@ fn find<'s>(service: &'s Service, wanted: Port<'_>) -> Option<&'s ServicePort> {
     }
 }
 
-fn port_message(namespace: &str, name: &str, service: &Service, wanted: Port<'_>) -> String {
+fn port_problem(namespace: &str, name: &str, service: &Service, wanted: Port<'_>) -> String {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let have: Vec<_> = ports
         .map(|port| match &port.name {
@@ -232,7 +266,7 @@ fn port_message(namespace: &str, name: &str, service: &Service, wanted: Port<'_>
             format!("several ports, none is chosen and none is the listener's, {port}")
         }
     };
-    format!("Service {namespace}/{name} has {wanted} (it has {have}); requests are answered 503")
+    format!("Service {namespace}/{name} has {wanted} (it has {have})")
 }
 
 /// Istio's protocol selection by port name: `name: <protocol>[-<suffix>]`.
@@ -246,18 +280,15 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
 /// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.
 fn checked_number(
     draft: &mut Draft<'_>,
-    at: &Origin,
+    at: At<'_>,
     namespace: &str,
     name: &str,
     port: &ServicePort,
 ) -> Option<u16> {
     let number = port_number(port.port);
     if number.is_none() {
-        let message = format!(
-            "Service {namespace}/{name} has port {}, which is not {PORT_FORM}; requests are answered 503",
-            port.port
-        );
-        draft.findings.error(&at.object, &*at.field, "InvalidPort", message);
+        let problem = format!("Service {namespace}/{name} has port {}, which is not {PORT_FORM}", port.port);
+        at.error(draft, "InvalidPort", problem);
     }
     number
 }

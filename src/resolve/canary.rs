@@ -26,12 +26,17 @@ pub(crate) struct Canaries<'a>(HashMap<(&'a str, (&'a str, bool)), &'a Location<
 
 impl<'a> Canaries<'a> {
     /// Takes the canaries' locations, oldest first, and says which of them take part in nothing.
-    pub(crate) fn new(draft: &mut Draft<'_>, mains: &[Location<'_>], canaries: &'a [Location<'a>]) -> Self {
+    pub(crate) fn new<'m>(
+        draft: &mut Draft<'_>,
+        mains: impl Iterator<Item = &'m Location<'m>>,
+        canaries: &'a [Location<'a>],
+    ) -> Self {
         if canaries.is_empty() {
             return Self::default();
         }
-        let mains: HashSet<_> =
-            mains.iter().map(|main| (&*main.source.key.namespace, main.place())).collect();
+        // What has no Service is answered 404, whatever the canary.
+        let mains = mains.filter(|main| main.service().is_some());
+        let mains: HashSet<_> = mains.map(|main| (&*main.source.key.namespace, main.place())).collect();
         let mut this = Self::default();
         for canary in canaries {
             let key = canary.source.key;
@@ -43,7 +48,7 @@ impl<'a> Canaries<'a> {
             }
             if !mains.contains(&place) {
                 let message = format!(
-                    "no Ingress of namespace {} serves {} {} without being a canary, so this path has no effect",
+                    "no Ingress of namespace {} serves {} {} by a Service without being a canary, so this path has no effect",
                     key.namespace, draft.host, canary.path
                 );
                 draft.findings.warning(key, &*canary.origin.field, "CanaryWithoutMain", message);
@@ -64,7 +69,7 @@ impl<'a> Canaries<'a> {
     ) -> Option<Alternative<'a>> {
         let found = self.0.get(&(&*main.source.key.namespace, main.place()))?;
         let canary = found.source.policies.canary.as_ref()?;
-        let backend = found.backend(draft, upstream)?;
+        let backend = found.backend(draft, upstream, "the canary takes no requests")?;
         let serves = |backend| backend::has_endpoints(draft, backend);
         (backend != main_backend && serves(main_backend) && serves(backend))
             .then_some(Alternative { canary, backend })

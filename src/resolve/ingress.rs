@@ -8,21 +8,21 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend};
 use thin_vec::ThinVec;
 
-use super::backend::{self, PORT_FORM, Port, Upstream, port_number};
+use super::backend::{self, At, PORT_FORM, Port, Upstream, port_number};
 use super::canary::{self, Canaries};
 use super::draft::Draft;
 use super::{Group, class, limits, paths, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set};
+use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set, set_default};
 use crate::features::retries::Retries;
 use crate::features::rewrite::Rewrite;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::upstream_vhost::Variable;
-use crate::features::{Policies, Reader, body_size, unsupported};
+use crate::features::{Feature, Policies, Reader, body_size, protective, unsupported};
 use crate::model::route::{MirrorBackend, Variant};
 use crate::model::{Action, Destination, Match, Route};
 use crate::values::{Age, Kind, ObjectKey, Origin};
@@ -112,7 +112,7 @@ impl<'a> Location<'a> {
 
     /// What ingress-nginx's template sets for the path.
     fn variable(&self, variable: Variable) -> String {
-        let service = self.backend.and_then(|backend| backend.service.as_ref());
+        let service = self.service();
         let port = || {
             let port = service?.port.as_ref()?;
             port.number.map(|number| number.to_string()).or_else(|| port.name.clone())
@@ -125,28 +125,43 @@ impl<'a> Location<'a> {
         }
     }
 
-    /// The backend as an index into the host's; none, with a finding, if it cannot serve.
-    pub(crate) fn backend(&self, draft: &mut Draft<'_>, upstream: Upstream) -> Option<usize> {
-        let service = self.backend?.service.as_ref()?;
-        let at = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
+    /// The Service that it asks for.
+    pub(super) fn service(&self) -> Option<&'a IngressServiceBackend> {
+        self.backend?.service.as_ref()
+    }
+
+    /// The backend as an index into the host's; none, with a finding, if it cannot serve. The finding says what
+    /// happens `otherwise`.
+    pub(crate) fn backend(
+        &self,
+        draft: &mut Draft<'_>,
+        upstream: Upstream,
+        otherwise: &'static str,
+    ) -> Option<usize> {
+        let service = self.service()?;
+        let origin = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
         let port = match service.port.as_ref() {
             Some(port) => match (port.number, port.name.as_deref()) {
-                (Some(number), _) => Port::Number(checked_number(draft, &at, number)?),
+                (Some(number), _) => {
+                    Port::Number(checked_number(draft, At { origin: &origin, otherwise }, number)?)
+                }
                 (None, Some(name)) => Port::Name(name),
                 (None, None) => Port::Only,
             },
             None => Port::Only,
         };
-        backend::service(draft, &at, &self.source.key.namespace, &service.name, port, upstream)
+        let at = At { origin: &origin, otherwise };
+        backend::service(draft, at, &self.source.key.namespace, &service.name, port, upstream)
     }
 }
 
 /// The number of a backend's port. None, with a finding, if it is not one.
-fn checked_number(draft: &mut Draft<'_>, at: &Origin, number: i32) -> Option<u16> {
+fn checked_number(draft: &mut Draft<'_>, at: At<'_>, number: i32) -> Option<u16> {
     let checked = port_number(number);
     if checked.is_none() {
-        let message = format!("{number} is not {PORT_FORM}; requests are answered 503");
-        draft.findings.error(&at.object, format!("{}.port.number", at.field), "InvalidPort", message);
+        let At { origin, otherwise } = at;
+        let message = format!("{number} is not {PORT_FORM}; {otherwise}");
+        draft.findings.error(&origin.object, format!("{}.port.number", origin.field), "InvalidPort", message);
     }
     checked
 }
@@ -168,8 +183,9 @@ pub(crate) fn routes(draft: &mut Draft<'_>, ingresses: &[(&ObjectKey, &Age, &Ing
     let canaries = locations(draft, &canaries);
     let mut locations = locations(draft, &mains);
     drop_conflicts(draft, &mut locations);
-    let canaries = Canaries::new(draft, &locations, &canaries);
     let fallback = fallback(draft, &mains, &locations);
+    // A canary may stand on the `/` that the main Ingress has only by default.
+    let canaries = Canaries::new(draft, locations.iter().chain(&fallback), &canaries);
 
     let regex = locations
         .iter()
@@ -237,27 +253,30 @@ fn source<'a>(
     let config_map = draft.view.config_map(namespace, name).and_then(|config_map| config_map.data.as_ref());
     let defaults = config_map.map(|data| (&config_map_key, data));
     let mut reader = Reader::new(key, annotations, defaults, &mut draft.findings);
+    if Canary::is_canary(annotations) {
+        let policies = Policies { canary: Canary::read(&mut reader), ..Policies::default() };
+        unsupported::check_canary(key, annotations, &mut draft.findings);
+        return Source { key, ingress, policies, effects: Arc::default(), mirrors: ThinVec::new() };
+    }
     let policies = Policies::read(&mut reader);
+    let unread = reader.refused();
     let ipv6 = draft.settings.envoy_address.is_ipv6();
     let refused = unsupported::check(key, annotations, ipv6, &mut draft.findings);
+    let inherited = defaults.and_then(|(config_map, data)| {
+        protective::inherit(key, annotations, (config_map, data), ipv6, &mut draft.findings)
+    });
 
     let mut effects = policies.effects();
     let default = || DEFAULTS.clone();
-    set(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default());
-    set(&mut effects.idle_timeout, DEFAULT_GAP, default());
-    set(&mut effects.retries, Retries::ingress_nginx(), default());
-    set(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
+    set_default(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default());
+    set_default(&mut effects.idle_timeout, DEFAULT_GAP, default());
+    set_default(&mut effects.retries, Retries::ingress_nginx(), default());
+    set_default(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
     if let Some(redirect) = &policies.ssl_redirect {
         effects.guards.extend(redirect.guards(draft.host, certificate));
     }
-    if let Some(annotation) = refused {
-        effects.guards.push(Guard {
-            phase: Phase::Unavailable,
-            listeners: Listeners::All,
-            when: Vec::new(),
-            answer: Answer::Direct { status: 503, body: Vec::new() },
-            origin: Origin::new(key, annotation),
-        });
+    if let Some(origin) = unread.or(refused).or(inherited) {
+        effects.guards.push(Guard::unavailable(origin));
     }
     if let Some(request_limits) = &policies.request_limits {
         limits::of_annotations(draft, key, request_limits, &mut effects);
@@ -277,7 +296,8 @@ pub(crate) fn resolve_mirrors(draft: &mut Draft<'_>, effects: &Effects) -> ThinV
     for (index, mirror) in effects.mirrors.iter().enumerate() {
         let protocol = if mirror.value.tls { Protocol::Https } else { Protocol::Http };
         let upstream = Upstream { protocol: mirror.value.tls.then_some(protocol), ..Upstream::default() };
-        let found = backend::host(draft, &mirror.origin, &mirror.value.host, mirror.value.port, upstream);
+        let found =
+            backend::host(draft, At::mirror(&mirror.origin), &mirror.value.host, mirror.value.port, upstream);
         mirrors.extend(found.map(|backend| MirrorBackend { mirror: index, backend }));
     }
     mirrors
@@ -378,7 +398,6 @@ fn fallback<'a>(
         return None;
     }
     let field = if backend.is_some() { "spec.defaultBackend" } else { "" };
-    // A canary may stand on the `/` that the main Ingress has only by default.
     Some(Location {
         source: oldest,
         origin: Origin::new(oldest.key, field),
@@ -411,7 +430,7 @@ fn location_routes(
         mirrors: source.mirrors.clone(),
     };
     let answer = |status| Action::Answer(Answer::Direct { status, body: Vec::new() });
-    if location.backend.and_then(|backend| backend.service.as_ref()).is_none() {
+    if location.service().is_none() {
         return vec![route(Listeners::All, Variant::Main, matches.clone(), answer(404))];
     }
     let protocol = source.effects.protocol.as_ref().map(|protocol| protocol.value);
@@ -424,7 +443,7 @@ fn location_routes(
     let mut routes = Vec::new();
     for (listeners, protocol) in sides {
         let upstream = source.upstream(*protocol);
-        let Some(main) = location.backend(draft, upstream) else {
+        let Some(main) = location.backend(draft, upstream, backend::UNAVAILABLE) else {
             routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };

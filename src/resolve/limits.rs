@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use crate::crd::rate_limit_policy::{KeyChoice, PolicyLimit};
-use crate::features::effects::{Answer, Effects, Guard, LimitKey, LimitStatus, Listeners, Phase, RouteLimit};
+use crate::features::effects::{
+    Answer, Effects, Guard, HeaderOperation, LimitKey, LimitStatus, Listeners, Phase, RouteLimit,
+};
 use crate::features::request_limits::RequestLimits;
 use crate::model::limit::{Algorithm, Key, Limit};
 use crate::values::matching::{HeaderMatch, TextMatch};
@@ -42,7 +44,7 @@ pub(crate) fn of_annotations(
 }
 
 /// The RateLimitPolicies that target the object. A request without the header that a limit counts by is answered 401:
-/// no key must not mean no limit.
+/// no key must not mean no limit. Nor must a limit that cannot be read: all requests are answered 503.
 pub(crate) fn of_policies(draft: &mut Draft<'_>, key: &ObjectKey, effects: &mut Effects) {
     let policies: Vec<_> = draft.view.rate_limit_policies(key).collect();
     for (policy_key, policy) in policies {
@@ -84,14 +86,11 @@ fn of_policy(
     ids: &mut Ids,
     effects: &mut Effects,
 ) {
-    let mut refuse = |field: &str, message: String| {
+    let mut refuse = |field: &str, problem: String| {
         let field = format!("{}.{field}", origin.field);
-        draft.findings.error(
-            &origin.object,
-            field,
-            "InvalidLimit",
-            format!("{message}; the limit has no effect"),
-        );
+        let message = format!("{problem}; requests to the policy's target are answered 503");
+        draft.findings.error(&origin.object, field, "InvalidLimit", message);
+        effects.guards.push(Guard::unavailable(origin.clone()));
     };
     let choice = match limit.key.choose() {
         Ok(choice) => choice,
@@ -103,8 +102,11 @@ fn of_policy(
     };
     let (limit_key, key) = match choice {
         KeyChoice::ClientAddress => (LimitKey::ClientAddress, Key::ClientAddress),
-        KeyChoice::Header(name) if !header::is_name(&name) => {
-            return refuse("key.header", "a header name has at most 128 characters".to_owned());
+        KeyChoice::Header(name) if !header::is_name(&name) || name.contains('%') => {
+            return refuse(
+                "key.header",
+                "a header name has at most 128 characters, and no % among them".to_owned(),
+            );
         }
         KeyChoice::Header(name) => {
             for guard in missing_key(&name, origin) {
@@ -116,6 +118,12 @@ fn of_policy(
                 {
                     effects.guards.push(guard);
                 }
+            }
+            // Of several headers of the name Envoy counts the first. If the upstream saw another, a client could put a new
+            // one before its key each time, and never come to its limit.
+            let counted = HeaderOperation::Set(name.clone(), format!("%REQ({name})%"));
+            if !effects.request_headers.contains(&counted) {
+                effects.request_headers.push(counted);
             }
             (LimitKey::Header(name.clone()), Key::Header(name.into()))
         }
@@ -150,10 +158,9 @@ fn missing_key(header: &str, origin: &Origin) -> [Guard; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
 
+    use super::*;
     use crate::crd::virtual_service::VirtualService;
     use crate::resolve;
     use crate::settings::Settings;
@@ -210,6 +217,23 @@ mod tests {
         let (after, found) = ids(&[by_address, broken, by_day, by_header]);
         assert_eq!(after, ["RateLimitPolicy/shop/quota/clientAddress/60s", &before[1], &before[0]]);
         assert_eq!(found, ["spec.limits[1].window"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_lets_nothing_through() {
+        let by_address = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "60s"});
+        for (broken, field) in [
+            (json!({"key": {"clientAddress": {}}, "requests": 9, "window": "1O"}), "spec.limits[1].window"),
+            (json!({"key": {"header": "a b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+            (json!({"key": {"header": "a%b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.header"),
+            (json!({"key": {"heder": "a"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+            (json!({"key": {}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        ] {
+            let limits = [by_address.clone(), broken];
+            assert_eq!(ids(&limits).1, [field]);
+            let guards = &host(&limits).host.unwrap().routes[0].effects.guards;
+            assert!(matches!(&guards[..], [Guard { phase: Phase::Unavailable, .. }]), "{guards:?}");
+        }
     }
 
     #[test]

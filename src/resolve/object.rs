@@ -2,6 +2,7 @@
 
 use super::class;
 use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::features::canary::Canary;
 use crate::settings::Settings;
 use crate::store::{Object, View};
 use crate::values::{Findings, HostName, Kind, ObjectKey};
@@ -32,7 +33,14 @@ pub fn object(view: &View<'_>, settings: &Settings, key: &ObjectKey) -> (bool, F
                 findings.error(key, "spec.hosts", "InvalidHost", "names no host, so nothing is routed");
             }
         }
-        Object::RateLimitPolicy(policy) => check_target(view, key, policy, &mut findings),
+        Object::RateLimitPolicy(policy) => {
+            check_target(view, key, policy, &mut findings);
+            if policy.spec.limits.is_empty() {
+                let message =
+                    "has no limit, so the policy has no effect; a limit is a key, requests and a window";
+                findings.error(key, "spec.limits", "InvalidLimit", message);
+            }
+        }
         _ => {}
     }
     (ours, findings)
@@ -58,13 +66,27 @@ fn check_target(view: &View<'_>, key: &ObjectKey, policy: &RateLimitPolicy, find
         findings.error(key, "spec.targetRef.kind", "UnsupportedTarget", message);
         return;
     };
-    if view.object(&ObjectKey::new(kind, key.namespace.clone(), target.name.as_str())).is_none() {
-        let message = format!(
-            "{kind} {}/{} does not exist; the policy has no effect until it does",
-            key.namespace, target.name
-        );
-        findings.error(key, "spec.targetRef.name", "TargetNotFound", message);
+    match view.object(&ObjectKey::new(kind, key.namespace.clone(), target.name.as_str())) {
+        None => {
+            let message = format!(
+                "{kind} {}/{} does not exist; the policy has no effect until it does",
+                key.namespace, target.name
+            );
+            findings.error(key, "spec.targetRef.name", "TargetNotFound", message);
+        }
+        Some(stored) if is_canary(&stored.object) => {
+            let message = format!(
+                "{}/{} is a canary, whose requests are limited as those of its main Ingress; the policy has no effect",
+                key.namespace, target.name
+            );
+            findings.error(key, "spec.targetRef.name", "TargetIsCanary", message);
+        }
+        Some(_) => {}
     }
+}
+
+fn is_canary(object: &Object) -> bool {
+    matches!(object, Object::Ingress(ingress) if Canary::is_canary(ingress.metadata.annotations.as_ref()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::ingress::Location;
 use crate::features::effects::{Answer, Listeners, Redirect, RedirectPath};
 use crate::model::route::Variant;
 use crate::model::{Action, Match, PathMatch, Route};
-use crate::values::pattern;
+use crate::values::{path, pattern};
 
 /// Puts locations in the order in which nginx tries them, and answers how many of the first are compared as a whole.
 pub(super) fn sort(locations: &mut [Location<'_>], regex: bool) -> usize {
@@ -38,6 +38,11 @@ pub(super) fn path_match(draft: &mut Draft<'_>, location: &Location<'_>, regex: 
                 location.path
             );
             return refuse("InvalidPath", message);
+        }
+        if let Some(problem) = path::never_sent(location.path, true) {
+            let field = format!("{}.path", location.origin.field);
+            let message = format!("{:?} {problem}; it matches no request", location.path);
+            draft.findings.warning(location.source.key, field, "NeverMatches", message);
         }
         return Some(Match::path(literal(location.path, location.exact)));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, RefreshRate,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::{
@@ -38,6 +38,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// nginx's `upstream-keepalive-requests`.
 const MAX_REQUESTS_PER_CONNECTION: u32 = 10_000;
 
+/// Raised when something else is made of DNS names, so that clusters of Services keep their versions.
+const DNS_REVISION: u32 = 2;
+
+/// How long an answer without a lifetime of its own is kept.
+const DNS_REFRESH: Duration = Duration::from_secs(5);
+/// How long after a failure a name is looked up again: at random up to this at first.
+const DNS_FAILURE_REFRESH: Duration = Duration::from_secs(1);
+/// The same, after many failures.
+const DNS_FAILURE_REFRESH_MAX: Duration = Duration::from_secs(10);
+
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The cluster of a backend.
@@ -57,7 +67,11 @@ pub fn cluster(backend: &Backend) -> Resource {
     if backend.protocol.is_tls() {
         message.transport_socket = Some(transport_socket(backend));
     }
-    Resource::new(TypeUrl::Cluster, backend.name.clone(), version(backend), &message)
+    let version = match &backend.endpoints {
+        Endpoints::Service(_) => version(backend),
+        Endpoints::Dns { .. } => version(&(DNS_REVISION, backend)),
+    };
+    Resource::new(TypeUrl::Cluster, backend.name.clone(), version, &message)
 }
 
 /// The cluster of the rate limit service.
@@ -67,7 +81,7 @@ pub fn service(name: &str, host: &str, port: u16) -> Resource {
     dns(&mut message, host, port);
     let options = http_protocol_options(Protocol::Grpc);
     message.typed_extension_protocol_options.insert(HTTP_PROTOCOL_OPTIONS.to_owned(), options);
-    Resource::new(TypeUrl::Cluster, name, version(&(name, host, port)), &message)
+    Resource::new(TypeUrl::Cluster, name, version(&(DNS_REVISION, name, host, port)), &message)
 }
 
 fn base(name: &str) -> Cluster {
@@ -100,6 +114,7 @@ fn dns(message: &mut Cluster, host: &str, port: u16) {
     message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
     // A name that does not resolve must not hold back the clusters that come with it.
     message.wait_for_warm_on_init = proto::boolean(false);
+    respect_ttl(message);
     let endpoint = Endpoint { address: proto::socket_address(host, port), ..Endpoint::default() };
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
@@ -110,6 +125,18 @@ fn dns(message: &mut Cluster, host: &str, port: u16) {
             ..LocalityLbEndpoints::default()
         }],
         ..ClusterLoadAssignment::default()
+    });
+}
+
+/// A name is looked up again when its answer expires, as nginx does, and not every five seconds, Envoy's default, whatever
+/// it says. That default is left to answers that expire at once, and failures are tried again ever more rarely.
+#[allow(deprecated, reason = "its replacement is a cluster type of its own, which says the same")]
+fn respect_ttl(message: &mut Cluster) {
+    message.respect_dns_ttl = true;
+    message.dns_refresh_rate = proto::duration(DNS_REFRESH);
+    message.dns_failure_refresh_rate = Some(RefreshRate {
+        base_interval: proto::duration(DNS_FAILURE_REFRESH),
+        max_interval: proto::duration(DNS_FAILURE_REFRESH_MAX),
     });
 }
 

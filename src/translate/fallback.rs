@@ -20,7 +20,7 @@ use crate::descriptors::pack;
 use crate::values::HostName;
 use crate::xds::{Resource, TypeUrl};
 
-/// Comes after a line that sets `deep`.
+/// Comes after a line that sets `deep`. Tries what [`HostName::scopes`] names, but for the host itself.
 const SCRIPT: &str = r#"
 local function go(handle, scope)
   handle:headers():replace("x-chancery-scope", scope)

@@ -12,8 +12,8 @@ pub const HTTPS: &str = "https";
 /// The listeners that serve hosts of routing objects.
 pub const LISTENERS: [&str; 2] = [HTTP, HTTPS];
 
-/// The RouteConfiguration of rules without a host: nginx's name for its default server.
-pub const ANY_HOST: &str = "_";
+/// The RouteConfiguration of rules without a host: a name that no host can have.
+pub const ANY_HOST: &str = "(any)";
 /// The request's host without its port, as a format string: what the `fallback` filter leaves on the way to a wildcard.
 pub const HOST_WITHOUT_PORT: &str = "%DYNAMIC_METADATA(chancery:host)%";
 /// The extension configuration that finds wildcard hosts.

@@ -32,7 +32,7 @@ const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
 /// The name of the RouteConfiguration that serves a host on a listener: the host's own, but for https where that
 /// differs. So the http side keeps its name whatever comes, and Envoy never loads its routes anew.
 pub fn name(host: &Host, listener: &str) -> Arc<str> {
-    // A subscription to `*` would mean every RouteConfiguration.
+    // To delta xDS a subscription to `*` would mean every RouteConfiguration.
     let host_name = if host.name.is_any() { names::ANY_HOST.into() } else { host.name.shared() };
     match listener == names::HTTPS && host.listeners_differ() {
         true => format!("{host_name}/{listener}").into(),

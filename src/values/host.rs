@@ -91,6 +91,15 @@ impl HostName {
         }
         self.0.split_once('.').map(|(_, parent)| Self(format!("*.{parent}").into()))
     }
+
+    /// The scopes that may serve this name, the first that is there does: its own, then the wildcards that cover it, the
+    /// longest first, then that of every host.
+    pub fn scopes(&self) -> impl Iterator<Item = Self> {
+        let name = if self.is_wildcard() { "" } else { self.as_str() };
+        let parents = name.match_indices('.').skip(1).map(|(dot, _)| &name[dot + 1..]);
+        let deep = parents.map(|parent| Self(format!("**.{parent}").into()));
+        std::iter::once(self.clone()).chain(self.wildcard_parent()).chain(deep).chain([Self::any()])
+    }
 }
 
 /// So that maps are searched by a name in hand.
@@ -156,5 +165,18 @@ mod tests {
         assert_eq!(host.wildcard_parent().unwrap().as_str(), "*.b.example.com");
         assert_eq!(HostName::parse("*.b.com").unwrap().deep().unwrap().as_str(), "**.b.com");
         assert_eq!(HostName::any().deep(), None);
+    }
+
+    #[test]
+    fn the_longest_wildcard_comes_first() {
+        for (host, expected) in [
+            ("a.b.example.com", "a.b.example.com *.b.example.com **.example.com **.com *"),
+            ("example.com", "example.com *.com *"),
+            ("com", "com *"),
+        ] {
+            let scopes: Vec<_> =
+                HostName::parse(host).unwrap().scopes().map(|scope| scope.to_string()).collect();
+            assert_eq!(scopes.join(" "), expected);
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::features::mirror::Copies;
 use crate::features::{Field, timeouts};
 use crate::model::route::MirrorBackend;
 use crate::model::{Destination, Endpoints};
-use crate::resolve::backend::{self, PORT_FORM, Port, Upstream, port_number};
+use crate::resolve::backend::{self, At, PORT_FORM, Port, Upstream, port_number};
 use crate::resolve::draft::Draft;
 use crate::values::{ObjectKey, Origin, host};
 
@@ -41,11 +41,11 @@ pub(super) fn destinations(
         }
         let path = format!("{path}.route[{index}]");
         let at = Origin::new(key, format!("{path}.destination"));
-        let found = find(draft, &at, &wanted.destination, listeners);
+        let found = find(draft, At::route(&at), &wanted.destination, listeners);
         serving |= found.is_some();
         let backend = found.unwrap_or_else(|| unavailable(draft, key, &wanted.destination));
         let mut share = Destination::weighted(backend, weight);
-        let changes = changes(draft, key, &path, wanted);
+        let changes = changes(draft, key, &path, wanted, effects);
         share.request_headers = changes.request.into();
         share.response_headers = changes.response.into();
         let host = changes.authority.map(|host| HeaderOperation::Set(":authority".to_owned(), host.value));
@@ -68,19 +68,29 @@ fn single(
         let message = "is negative; it has no effect, since one destination takes all requests";
         draft.findings.warning(key, format!("{path}.weight"), "InvalidWeight", message);
     }
-    let changes = changes(draft, key, &path, only);
+    let changes = changes(draft, key, &path, only, effects);
     effects.request_headers.extend(changes.request);
     effects.response_headers.extend(changes.response);
     if let Some(host) = changes.authority {
         set(&mut effects.host_rewrite, host.value, host.origin);
     }
     let at = Origin::new(key, format!("{path}.destination"));
-    find(draft, &at, &only.destination, listeners).map(Destination::only)
+    find(draft, At::route(&at), &only.destination, listeners).map(Destination::only)
 }
 
-fn changes(draft: &mut Draft<'_>, key: &ObjectKey, path: &str, of: &HttpRouteDestination) -> Changes {
+/// What a destination's headers change, beside what the rule does.
+fn changes(
+    draft: &mut Draft<'_>,
+    key: &ObjectKey,
+    path: &str,
+    of: &HttpRouteDestination,
+    rule: &Effects,
+) -> Changes {
     let mut field = Field::new(key, format!("{path}.headers"), &mut draft.findings);
-    of.headers.as_ref().map(|headers| headers::changes(headers, &mut field)).unwrap_or_default()
+    let Some(headers) = &of.headers else { return Changes::default() };
+    let mut changes = headers::changes(headers, &mut field);
+    changes.authority = headers::authority_unless(changes.authority, &rule.host_rewrite, &mut field);
+    changes
 }
 
 /// The weights of several destinations. None, with a finding, if they make no shares.
@@ -126,7 +136,9 @@ pub(super) fn mirrors(
 ) -> ThinVec<MirrorBackend> {
     let mut mirrors = ThinVec::new();
     for copy in copies {
-        let Some(backend) = find(draft, &copy.origin, copy.destination, listeners) else { continue };
+        let Some(backend) = find(draft, At::mirror(&copy.origin), copy.destination, listeners) else {
+            continue;
+        };
         let port = match &draft.backends.get(backend).endpoints {
             Endpoints::Service(key) => key.port,
             Endpoints::Dns { port, .. } => *port,
@@ -171,8 +183,9 @@ fn listener_port(draft: &Draft<'_>, listeners: Listeners) -> Port<'static> {
 }
 
 /// The backend of a destination on these listeners. None, with a finding, if there is no such Service or port.
-fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted, listeners: Listeners) -> Option<usize> {
-    let mut field = Field::new(&at.object, &*at.field, &mut draft.findings);
+fn find(draft: &mut Draft<'_>, at: At<'_>, wanted: &Wanted, listeners: Listeners) -> Option<usize> {
+    let At { origin, otherwise } = at;
+    let mut field = Field::new(&origin.object, &*origin.field, &mut draft.findings);
     if wanted.subset.as_ref().is_some_and(|subset| !subset.is_empty()) {
         let message = "subsets are not supported yet; requests go to the whole Service";
         field.child("subset").warning("NotSupported", message);
@@ -182,19 +195,19 @@ fn find(draft: &mut Draft<'_>, at: &Origin, wanted: &Wanted, listeners: Listener
         Some(port) => match port_number(port.number) {
             Some(number) => Port::ServiceNumber(number),
             None => {
-                let message = format!("{} is not {PORT_FORM}; requests are answered 503", port.number);
+                let message = format!("{} is not {PORT_FORM}; {otherwise}", port.number);
                 field.child("port.number").error("InvalidPort", message);
                 return None;
             }
         },
     };
-    let host = full_name(draft, &at.object, &wanted.host);
+    let host = full_name(draft, &origin.object, &wanted.host);
     let Some((namespace, name, _)) = backend::service_name(draft, &host) else {
         let message = format!(
-            "{host:?} names no Service of the cluster; requests are answered 503 (a Service of type ExternalName \
-             reaches other hosts)"
+            "{host:?} names no Service of the cluster; {otherwise} (a Service of type ExternalName reaches other \
+             hosts)"
         );
-        draft.findings.warning(&at.object, format!("{}.host", at.field), "ServiceNotFound", message);
+        draft.findings.warning(&origin.object, format!("{}.host", origin.field), "ServiceNotFound", message);
         return None;
     };
     backend::service(draft, at, namespace, name, port, UPSTREAM)

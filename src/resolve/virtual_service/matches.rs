@@ -13,7 +13,7 @@ use crate::model::{Match, PathMatch};
 use crate::resolve::draft::Draft;
 use crate::settings::Settings;
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
-use crate::values::{ObjectKey, Origin, header};
+use crate::values::{ObjectKey, Origin, header, path};
 
 /// One alternative of a rule.
 #[derive(Debug)]
@@ -121,6 +121,8 @@ fn path(wanted: &HttpMatchRequest, field: &mut Field<'_>) -> Option<PathMatch> {
     let text = path.text();
     if !(text.starts_with('/') || text.is_empty() && uri.prefix.is_some()) {
         field.warning("NeverMatches", format!("{text:?} does not begin with a slash, as every path does"));
+    } else if let Some(problem) = path::never_sent(text, uri.prefix.is_none()) {
+        field.warning("NeverMatches", format!("{text:?} {problem}"));
     }
     Some(path)
 }

@@ -74,6 +74,8 @@ fn matches() {
   - {uri: {regex: '('}}
   - {uri: {regex: ''}}
   - {uri: {exact: /a, prefix: /a}}
+  - {uri: {exact: /a//b}}
+  - {uri: {prefix: /a/.}}
   - {uri: {}}
   route: [{destination: {host: a}}]",
             &[
@@ -83,6 +85,8 @@ fn matches() {
                 "iexact /A -> shop/a/80",
                 "iprefix /a -> shop/a/80",
                 "exact a -> shop/a/80",
+                "exact /a//b -> shop/a/80",
+                "prefix /a/. -> shop/a/80",
                 "prefix / -> shop/a/80",
             ],
             &[
@@ -90,6 +94,7 @@ fn matches() {
                 "spec.http[0].match[6].uri InvalidRegex",
                 "spec.http[0].match[7].uri InvalidRegex",
                 "spec.http[0].match[8].uri InvalidMatch",
+                "spec.http[0].match[9].uri NeverMatches",
             ],
         ),
         (
@@ -266,20 +271,28 @@ fn headers() {
             "
 - {match: [{uri: {prefix: /1}}], headers: {request: {set: {':authority': s.io}, add: {Host: a.io}}}, route: [{destination: {host: a}}]}
 - {match: [{uri: {prefix: /2}}], headers: {request: {add: {Host: a.io}}}, route: [{destination: {host: a}}]}
-- {match: [{uri: {prefix: /3}}], rewrite: {authority: r.io}, headers: {request: {set: {host: s.io}}}, route: [{destination: {host: a}, headers: {request: {set: {host: d.io}}}}]}",
+- {match: [{uri: {prefix: /3}}], rewrite: {authority: r.io}, headers: {request: {set: {host: s.io}}}, route: [{destination: {host: a}, headers: {request: {set: {host: d.io}}}}]}
+- {match: [{uri: {prefix: /4}}], rewrite: {authority: r.io}, route: [{destination: {host: a}, weight: 1, headers: {request: {set: {host: d.io}}}}, {destination: {host: b}, weight: 1}]}
+- {match: [{uri: {prefix: /5}}], route: [{destination: {host: a}, headers: {request: {set: {host: d.io}}}}]}",
             &[
                 "prefix /1 -> shop/a/80 | host s.io",
                 "prefix /2 -> shop/a/80 | host a.io",
                 "prefix /3 -> shop/a/80 | host r.io",
+                "prefix /4 -> shop/a/80*1 shop/b/80*1 | host r.io",
+                "prefix /5 -> shop/a/80 | host d.io",
             ],
-            &["spec.http[2].headers AuthorityTwice"],
+            &[
+                "spec.http[2].headers AuthorityTwice",
+                "spec.http[2].route[0].headers AuthorityTwice",
+                "spec.http[3].route[0].headers AuthorityTwice",
+            ],
         ),
         (
             "what Envoy refuses",
             "
 - headers:
-    request: {set: {':path': /x, 'a b': c}, remove: [host, ':method', '']}
-    response: {set: {host: x}, add: {x: \"a\\nb\"}, remove: [':status', ok]}
+    request: {set: {':path': /x, 'a b': c, Transfer-Encoding: chunked}, remove: [host, ':method', '']}
+    response: {set: {host: x, content-length: '1'}, add: {x: \"a\\nb\"}, remove: [':status', ok]}
   route: [{destination: {host: a}}]",
             &["prefix / -> shop/a/80 | response -ok"],
             &[
@@ -287,8 +300,10 @@ fn headers() {
                 "spec.http[0].headers.request.remove[1] InvalidHeader",
                 "spec.http[0].headers.request.remove[2] InvalidHeader",
                 "spec.http[0].headers.request.set.:path InvalidHeader",
+                "spec.http[0].headers.request.set.Transfer-Encoding InvalidHeader",
                 "spec.http[0].headers.request.set.a b InvalidHeader",
                 "spec.http[0].headers.response.remove[0] InvalidHeader",
+                "spec.http[0].headers.response.set.content-length InvalidHeader",
                 "spec.http[0].headers.response.set.host InvalidHeader",
                 "spec.http[0].headers.response.add.x InvalidHeader",
             ],
@@ -310,7 +325,9 @@ fn redirects_and_direct_responses() {
 - {match: [{uri: {prefix: /6}}], redirect: {scheme: https, derivePort: FROM_REQUEST_PORT}}
 - {match: [{uri: {prefix: /7}}], redirect: {authority: b, port: 80}}
 - {match: [{uri: {prefix: /8}}], redirect: {authority: b, derivePort: FROM_PROTOCOL_DEFAULT}}
-- {match: [{uri: {prefix: /9}, port: 80}], redirect: {authority: b, derivePort: FROM_REQUEST_PORT}}",
+- {match: [{uri: {prefix: /9}, port: 80}], redirect: {authority: b, derivePort: FROM_REQUEST_PORT}}
+- {match: [{uri: {prefix: /10}}], redirect: {authority: '[2001:db8::1]'}}
+- {match: [{uri: {prefix: /11}}], redirect: {authority: 'b.io.:81'}}",
             &[
                 "prefix /1 -> 301 …://b/new",
                 "prefix /2 -> 308 https://…",
@@ -323,6 +340,8 @@ fn redirects_and_direct_responses() {
                 "https: prefix /7 -> 301 …://b:80…",
                 "prefix /8 -> 301 …://b…",
                 "http: prefix /9 -> 301 …://b:8080…",
+                "prefix /10 -> 301 …://[2001:db8::1]…",
+                "prefix /11 -> 301 …://b.io.:81…",
             ],
             &[],
         ),
@@ -335,6 +354,8 @@ fn redirects_and_direct_responses() {
 - {match: [{uri: {prefix: /4}}], redirect: {scheme: ftp}}
 - {match: [{uri: {prefix: /5}}], redirect: {port: 70000}}
 - {match: [{uri: {prefix: /6}}], redirect: {derivePort: X}}
+- {match: [{uri: {prefix: /8}}], redirect: {authority: x y%}}
+- {match: [{uri: {prefix: /9}}], redirect: {authority: 'b:0'}}
 - {match: [{uri: {prefix: /7}}], redirect: {uri: /x}, route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}, rewrite: {uri: /}, corsPolicy: {}}",
             &["prefix /7 -> 301 …://…/x"],
             &[
@@ -344,10 +365,12 @@ fn redirects_and_direct_responses() {
                 "spec.http[3].redirect.scheme InvalidRedirect",
                 "spec.http[4].redirect.port InvalidRedirect",
                 "spec.http[5].redirect.derivePort InvalidRedirect",
-                "spec.http[6].route InvalidRule",
-                "spec.http[6].rewrite InvalidRule",
-                "spec.http[6].corsPolicy InvalidRule",
-                "spec.http[6].fault InvalidRule",
+                "spec.http[6].redirect.authority InvalidRedirect",
+                "spec.http[7].redirect.authority InvalidRedirect",
+                "spec.http[8].route InvalidRule",
+                "spec.http[8].rewrite InvalidRule",
+                "spec.http[8].corsPolicy InvalidRule",
+                "spec.http[8].fault InvalidRule",
             ],
         ),
         (
