@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::Metrics;
 use crate::admin::changes::Changes;
 use crate::compile::{Compiler, Published};
-use crate::fleet::Rejections;
+use crate::fleet::{self, Rejections};
 use crate::model::limit::LimitSet;
 use crate::store::Change;
 use crate::xds::snapshot;
@@ -37,6 +37,7 @@ pub(super) async fn run(
     ended: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     tokio::pin!(ended);
+    let mut known = Rejections::new();
     loop {
         tokio::select! {
             batch = batches.recv() => {
@@ -53,11 +54,10 @@ pub(super) async fn run(
                 }
             }
             Ok(()) = rejections.changed() => {
-                let rejected = rejections.borrow_and_update().clone();
-                let published = compiler.reject(
-                    rejected.iter().map(|((type_url, name), rejection)| (*type_url, &**name, rejection.message.as_str())),
-                );
+                let now = rejections.borrow_and_update().clone();
+                let published = compiler.reject(fleet::changes(&known, &now));
                 outlets.published.send_replace(Arc::new(published.clone()));
+                known = now;
             }
             () = &mut ended => return Ok(()),
         }
