@@ -187,7 +187,8 @@ impl ControlPlane {
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
         let ended = self.ended();
-        let source = source(options.manifests.clone(), options.kubernetes.clone(), sender);
+        let config_map = options.settings.config_map.clone();
+        let source = source(options.manifests.clone(), options.kubernetes.clone(), config_map, sender);
         self.tasks.spawn(async move {
             tokio::select! {
                 result = source => result,
@@ -295,13 +296,14 @@ fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
 async fn source(
     manifests: Option<PathBuf>,
     options: KubernetesOptions,
+    config_map: (String, String),
     sender: mpsc::Sender<Vec<Change>>,
 ) -> anyhow::Result<()> {
     if let Some(folder) = manifests {
         return Ok(files::follow(folder, sender).await?);
     }
     let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
-    kubernetes::follow(client, options.watch_namespaces, sender).await;
+    kubernetes::follow(client, options.watch_namespaces, config_map, sender).await;
     Ok(())
 }
 
