@@ -174,7 +174,8 @@ impl Watch<'_> {
             }
             self.send(changes).await?;
             let Some(error) = trouble else { continue };
-            match remedy(status(&error), self.watched, self.streaming, self.restricted) {
+            let listed = self.changes.is_listed();
+            match remedy(status(&error), self.watched, self.streaming, self.restricted, listed) {
                 Remedy::Pages => {
                     self.streaming = false;
                     return Ok(());
@@ -266,11 +267,17 @@ fn status(error: &watcher::Error) -> Option<&Status> {
     }
 }
 
-fn remedy(status: Option<&Status>, watched: &Watched, streaming: bool, restricted: bool) -> Remedy {
+fn remedy(
+    status: Option<&Status>,
+    watched: &Watched,
+    streaming: bool,
+    restricted: bool,
+    listed: bool,
+) -> Remedy {
     // A role of one namespace cannot grant what belongs to none, or to another. Whoever may not read a custom resource is
-    // told so even where there is none.
+    // told so even where there is none. But what was read before is there, whether it may be read now or not.
     let foreign = !watched.kind.is_namespaced() || watched.kind == Kind::ConfigMap;
-    let dispensable = watched.optional || (restricted && foreign);
+    let dispensable = !listed && (watched.optional || (restricted && foreign));
     match status.map_or(0, |status| status.code) {
         404 if watched.optional => Remedy::NextVersion,
         403 if dispensable => Remedy::Absent,

@@ -80,6 +80,7 @@ fn events_become_changes() {
 fn what_to_do_about_errors() {
     let cases = [
         (404, Kind::VirtualService, true, false, Remedy::NextVersion),
+        (403, Kind::VirtualService, true, true, Remedy::Absent),
         (404, Kind::Ingress, true, false, Remedy::Retry),
         (403, Kind::RateLimitPolicy, true, false, Remedy::Absent),
         (403, Kind::Ingress, true, true, Remedy::Retry),
@@ -94,9 +95,13 @@ fn what_to_do_about_errors() {
     ];
     for (code, kind, streaming, namespaced, expected) in cases {
         let status = Status { code, ..Status::default() };
-        assert_eq!(remedy(Some(&status), of(kind), streaming, namespaced), expected, "{code} {kind}");
+        let remedy = |listed| remedy(Some(&status), of(kind), streaming, namespaced, listed);
+        assert_eq!(remedy(false), expected, "{code} {kind}");
+        // That it may be read no more does not mean that it is gone.
+        let later = if code == 403 { Remedy::Retry } else { expected };
+        assert_eq!(remedy(true), later, "{code} {kind}, listed before");
     }
-    assert_eq!(remedy(None, of(Kind::Ingress), true, false), Remedy::Retry);
+    assert_eq!(remedy(None, of(Kind::Ingress), true, false, false), Remedy::Retry);
 }
 
 #[test]
