@@ -24,8 +24,6 @@ pub struct ServeOptions {
     pub ratelimit: Place,
     /// Host and port at which Envoys reach the embedded one; without it, [`reached_at`] says.
     pub ratelimit_address: Option<(String, u16)>,
-    /// Where the auth service is.
-    pub authz: Place,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }
@@ -67,8 +65,6 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// The rate limit service.
     pub ratelimit: SocketAddr,
-    /// The auth service.
-    pub authz: SocketAddr,
 }
 
 /// The PEM files of mutual TLS.
