@@ -157,6 +157,18 @@ async fn no_key_leaves_by_any_path() {
     assert_eq!(certificate["certificate_chain"]["inline_string"], "chain");
 }
 
+/// Whoever may ask for metrics need not be let see routes.
+#[tokio::test]
+async fn machines_are_shown_no_more_than_they_need() {
+    let fixture = ready();
+    for path in PATHS.iter().map(|path| path.split('?').next().unwrap()) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = machines_router(fixture.state.clone()).call(request).await.unwrap();
+        let expected = if MACHINES_PATHS.contains(&path) { 200 } else { 404 };
+        assert_eq!(response.status().as_u16(), expected, "{path}");
+    }
+}
+
 /// What a VirtualService sets and compares headers, cookies and query parameters with, where these are credentials.
 #[tokio::test]
 async fn no_credential_leaves_by_any_path() {

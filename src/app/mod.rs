@@ -112,6 +112,10 @@ impl ControlPlane {
     async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
         let xds = listen("xds", options.listen.xds).await?;
         let admin = listen("admin", options.listen.admin).await?;
+        let health = match options.listen.health {
+            Some(address) => Some(listen("health", address).await?),
+            None => None,
+        };
         let ratelimit = match options.ratelimit {
             Place::Embedded => Some(listen("ratelimit", options.listen.ratelimit).await?),
             Place::Remote(_) | Place::Off => None,
@@ -171,6 +175,10 @@ impl ControlPlane {
             ratelimit,
             metrics,
         };
+        if let Some(health) = health {
+            let (state, ended) = (state.clone(), this.ended());
+            this.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
+        }
         let ended = this.ended();
         this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
         Ok(this)

@@ -39,6 +39,9 @@ struct ListenArgs {
     /// Debug endpoint, health and metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18001")]
     admin_listen: SocketAddr,
+    /// Health, metrics and the rate limit service's limits alone, for whom the debug endpoint is not; nowhere unless given
+    #[arg(long, value_name = "IP:PORT")]
+    health_listen: Option<SocketAddr>,
     /// Rate limit service, for Envoys
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18002")]
     ratelimit_listen: SocketAddr,
@@ -181,6 +184,7 @@ impl Args {
             listen: Listen {
                 xds,
                 admin: self.listen.admin_listen,
+                health: self.listen.health_listen,
                 ratelimit: self.listen.ratelimit_listen,
             },
             xds_tls,
