@@ -16,7 +16,9 @@ use std::time::SystemTime;
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-pub use self::report::{Nack, NodeReport, Rejected, Rejection, Rejections, Timing, Totals, TypeRecord};
+pub use self::report::{
+    Nack, NodeReport, Rejected, Rejection, Rejections, Timing, Totals, TypeRecord, changes,
+};
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
 use crate::xds::snapshot::Resources;

@@ -24,8 +24,6 @@ pub struct ServeOptions {
     pub ratelimit: Place,
     /// Host and port at which Envoys reach the embedded one; without it, [`reached_at`] says.
     pub ratelimit_address: Option<(String, u16)>,
-    /// Where the auth service is.
-    pub authz: Place,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }
@@ -65,10 +63,10 @@ pub struct Listen {
     pub xds: SocketAddr,
     /// Debug endpoint, health and metrics.
     pub admin: SocketAddr,
+    /// Health, metrics and limits apart from the rest of the debug endpoint, if anywhere.
+    pub health: Option<SocketAddr>,
     /// The rate limit service.
     pub ratelimit: SocketAddr,
-    /// The auth service.
-    pub authz: SocketAddr,
 }
 
 /// The PEM files of mutual TLS.

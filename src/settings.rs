@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The part of the configuration that decides what Envoy is sent. Equal settings and equal objects give equal
-/// resources, so the settings are hashed into every resource's version.
+/// resources. A resource's version is a hash of what it is made of, so a setting is in the versions of the resources that
+/// it decides, and changes no other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// The port of the listener for plain HTTP.
@@ -24,8 +25,6 @@ pub struct Settings {
     pub config_map: (String, String),
     /// How many hosts are sent to Envoy ahead of the first request for them; the rest are sent on demand.
     pub on_demand_threshold: usize,
-    /// Whether TLS sessions may be resumed, at the price of certificates that stand in filter chains.
-    pub tls_session_resumption: bool,
     /// The DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
     /// Host and port at which Envoys reach the rate limit service; none switches limits off.
@@ -44,7 +43,6 @@ impl Default for Settings {
             default_ssl_certificate: None,
             config_map: ("ingress-nginx".into(), "ingress-nginx-controller".into()),
             on_demand_threshold: 2000,
-            tls_session_resumption: false,
             cluster_domain: "cluster.local".into(),
             ratelimit: None,
         }

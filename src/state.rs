@@ -122,6 +122,7 @@ impl State {
         }
         self.size += buffer.len() as u64;
         self.file.write_all(&buffer)?;
+        self.file.sync_data()?;
         self.torn = false;
         Ok(())
     }
@@ -136,6 +137,8 @@ impl State {
         file.write_all(&buffer)?;
         file.sync_all()?;
         std::fs::rename(&beside, &self.path)?;
+        // Which of the two has the name is written in the folder.
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
         self.file = file;
         self.size = buffer.len() as u64;
         self.live = self.size;

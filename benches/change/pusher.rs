@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use chancery::compile::Compiler;
+use chancery::settings::Settings;
 use chancery::source::kubernetes;
 use chancery::store::{Change, Object};
 use chancery::values::ObjectKey;
@@ -21,7 +22,7 @@ use super::bare::{self, Listen};
 pub(crate) fn serve(kubeconfig: PathBuf, listen: &Listen) -> anyhow::Result<()> {
     let source = |sender| async move {
         let client = kubernetes::connect(Some(&kubeconfig)).await?;
-        kubernetes::follow(client, Vec::new(), sender).await;
+        kubernetes::follow(client, Vec::new(), Settings::default().config_map, sender).await;
         Ok(())
     };
     bare::serve(listen, source, push)

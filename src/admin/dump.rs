@@ -15,10 +15,8 @@ use super::error::{Error, Query};
 use crate::descriptors;
 use crate::fleet::NodeReport;
 use crate::translate::names;
+use crate::values::header::{REDACTED, is_secret};
 use crate::xds::{Resource, Snapshot, TypeUrl};
-
-/// What stands in the place of a secret.
-const REDACTED: &str = "[redacted]";
 
 /// Fields of Envoy's messages that hold secrets, wherever they stand: private keys and their passwords, session ticket
 /// keys, generic secrets, the users of basic authentication.
@@ -31,6 +29,13 @@ const SECRET_FIELDS: [&str; 7] = [
     "generic_secret",
     "users",
 ];
+
+/// Fields of Envoy's messages about a header, beside its `key`, that hold its value.
+const HEADER_VALUES: [&str; 2] = ["value", "raw_value"];
+
+/// Fields of Envoy's messages about a header, cookie or query parameter, beside its `name`, that hold what it is compared
+/// with.
+const COMPARISONS: [&str; 1] = ["string_match"];
 
 /// A resource as Envoy's JSON, every `Any` in it unpacked, secrets replaced.
 ///
@@ -48,8 +53,12 @@ pub fn resource(resource: &Resource) -> Result<Value, descriptors::Error> {
 fn redact(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            let header = [("key", &HEADER_VALUES[..]), ("name", &COMPARISONS[..])].into_iter();
+            let mut secrets =
+                header.filter(|(name, _)| fields.get(*name).and_then(Value::as_str).is_some_and(is_secret));
+            let secret = secrets.next().map_or(&[][..], |(_, secret)| secret);
             for (name, field) in fields {
-                if SECRET_FIELDS.contains(&name.as_str()) {
+                if SECRET_FIELDS.contains(&name.as_str()) || secret.contains(&name.as_str()) {
                     *field = json!(REDACTED);
                 } else {
                     redact(field);

@@ -70,19 +70,34 @@ const PATHS: [&str; 10] = [
     "/debug/ratelimits/limits",
 ];
 
-/// The endpoint as a service.
-pub fn router(state: State) -> Router {
+/// What machines ask: probes, a monitoring system, the rate limit service.
+const MACHINES_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/debug/ratelimits/limits"];
+
+/// What machines ask, as a service. Nothing else is there, so that whoever asks need not be let see everything.
+fn machines_router(state: State) -> Router {
+    for_machines()
+        .fallback(async || Error::not_found("no such page").with("paths", json!(MACHINES_PATHS)))
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .with_state(state)
+}
+
+fn for_machines() -> Router<State> {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route("/debug/ratelimits/limits", get(ratelimits::limits))
+}
+
+/// The endpoint as a service.
+pub fn router(state: State) -> Router {
+    for_machines()
         .route("/debug/config_dump", get(dump::config_dump))
         .route("/debug/nodes", get(nodes::nodes))
         .route("/debug/routes", get(routes::routes))
         .route("/debug/findings", get(findings::findings))
         .route("/debug/changes", get(changes::changes))
         .route("/debug/ratelimits", get(ratelimits::ratelimits))
-        .route("/debug/ratelimits/limits", get(ratelimits::limits))
         .fallback(async || Error::not_found("no such page").with("paths", json!(PATHS)))
         .method_not_allowed_fallback(async || Error::method_not_allowed())
         .with_state(state)
@@ -98,6 +113,18 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+}
+
+/// Serves what machines ask until `shutdown` ends.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_machines(
+    listener: TcpListener,
+    state: State,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, machines_router(state)).with_graceful_shutdown(shutdown).await
 }
 
 #[cfg(test)]

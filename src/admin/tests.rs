@@ -157,6 +157,58 @@ async fn no_key_leaves_by_any_path() {
     assert_eq!(certificate["certificate_chain"]["inline_string"], "chain");
 }
 
+/// Whoever may ask for metrics need not be let see routes.
+#[tokio::test]
+async fn machines_are_shown_no_more_than_they_need() {
+    let fixture = ready();
+    for path in PATHS.iter().map(|path| path.split('?').next().unwrap()) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = machines_router(fixture.state.clone()).call(request).await.unwrap();
+        let expected = if MACHINES_PATHS.contains(&path) { 200 } else { 404 };
+        assert_eq!(response.status().as_u16(), expected, "{path}");
+    }
+}
+
+/// What a VirtualService sets and compares headers, cookies and query parameters with, where these are credentials.
+#[tokio::test]
+async fn no_credential_leaves_by_any_path() {
+    let object = json!({
+        "metadata": {"namespace": "shop", "name": "api"},
+        "spec": {"hosts": ["api.example.com"], "http": [{
+            "match": [{
+                "headers": {"x-api-key": {"exact": "hunter2"}, "x-team": {"exact": "red"}},
+                "queryParams": {"access_token": {"exact": "hunter2"}},
+            }],
+            "headers": {
+                "request": {"set": {"Authorization": "Bearer hunter2", "x-shown": "blue"}, "add": {"cookie": "hunter2"}},
+                "response": {"set": {"x-shared-secret": "hunter2"}},
+            },
+            "route": [{
+                "destination": {"host": "api", "port": {"number": 80}},
+                "headers": {"request": {"set": {"x-auth-token": "hunter2"}}},
+            }],
+        }]},
+    });
+    let object = Object::VirtualService(serde_json::from_value(object).unwrap());
+    let applied = Change::Applied(Arc::new(Stored::new(object, Age::default(), vec![])));
+    let certificate = Certificate { chain: b"chain".into(), private_key: KEY.as_bytes().into() };
+    let mut compiler = Compiler::new(Settings::default(), certificate).unwrap();
+    let published = compiler.apply(vec![applied, Change::Ready]).clone();
+    let fixture = fixture();
+    fixture.snapshots.send_replace(Some(published.snapshot.clone()));
+    fixture.published.send_replace(Arc::new(published));
+    for path in ["/debug/config_dump?type=RouteConfiguration", "/debug/routes?host=api.example.com"] {
+        let (status, body) = text(&fixture.state, path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        for shown in
+            ["x-api-key", "red", "access_token", "authorization", "blue", "x-auth-token", "x-shared-secret"]
+        {
+            assert!(body.to_ascii_lowercase().contains(shown), "{path} does not show {shown}: {body}");
+        }
+        assert!(!body.contains("hunter2"), "{path} shows a credential: {body}");
+    }
+}
+
 #[tokio::test]
 async fn a_dump_is_of_what_is_asked() {
     let fixture = ready();

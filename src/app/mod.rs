@@ -112,6 +112,10 @@ impl ControlPlane {
     async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
         let xds = listen("xds", options.listen.xds).await?;
         let admin = listen("admin", options.listen.admin).await?;
+        let health = match options.listen.health {
+            Some(address) => Some(listen("health", address).await?),
+            None => None,
+        };
         let ratelimit = match options.ratelimit {
             Place::Embedded => Some(listen("ratelimit", options.listen.ratelimit).await?),
             Place::Remote(_) | Place::Off => None,
@@ -173,6 +177,10 @@ impl ControlPlane {
             ratelimit,
             metrics,
         };
+        if let Some(health) = health {
+            let (state, ended) = (state.clone(), this.ended());
+            this.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
+        }
         let ended = this.ended();
         this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
         Ok(this)
@@ -189,7 +197,8 @@ impl ControlPlane {
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
         let ended = self.ended();
-        let source = source(options.manifests.clone(), options.kubernetes.clone(), sender);
+        let config_map = options.settings.config_map.clone();
+        let source = source(options.manifests.clone(), options.kubernetes.clone(), config_map, sender);
         self.tasks.spawn(async move {
             tokio::select! {
                 result = source => result,
@@ -297,13 +306,14 @@ fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
 async fn source(
     manifests: Option<PathBuf>,
     options: KubernetesOptions,
+    config_map: (String, String),
     sender: mpsc::Sender<Vec<Change>>,
 ) -> anyhow::Result<()> {
     if let Some(folder) = manifests {
         return Ok(files::follow(folder, sender).await?);
     }
     let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
-    kubernetes::follow(client, options.watch_namespaces, sender).await;
+    kubernetes::follow(client, options.watch_namespaces, config_map, sender).await;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::Metrics;
 use crate::admin::changes::Changes;
 use crate::compile::{Compiler, Published};
-use crate::fleet::Rejections;
+use crate::fleet::{self, Rejections};
 use crate::model::limit::LimitSet;
 use crate::store::Change;
 use crate::xds::snapshot;
@@ -35,6 +35,7 @@ pub(super) async fn run(
     ended: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     tokio::pin!(ended);
+    let mut known = Rejections::new();
     loop {
         tokio::select! {
             batch = batches.recv() => {
@@ -46,11 +47,10 @@ pub(super) async fn run(
                 outlets.compile(&mut compiler, changes, seen);
             }
             Ok(()) = rejections.changed() => {
-                let rejected = rejections.borrow_and_update().clone();
-                let published = compiler.reject(
-                    rejected.iter().map(|((type_url, name), rejection)| (*type_url, &**name, rejection.message.as_str())),
-                );
+                let now = rejections.borrow_and_update().clone();
+                let published = compiler.reject(fleet::changes(&known, &now));
                 outlets.published.send_replace(Arc::new(published.clone()));
+                known = now;
             }
             () = &mut ended => return Ok(()),
         }

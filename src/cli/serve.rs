@@ -1,6 +1,6 @@
 //! `serve`: the control plane.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -8,9 +8,6 @@ use clap::ArgAction;
 
 use super::{address, namespaced, settings};
 use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles, host_port};
-
-/// Where the auth service listens unless told otherwise.
-const AUTHZ_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18003);
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -42,10 +39,13 @@ struct ListenArgs {
     /// Debug endpoint, health and metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18001")]
     admin_listen: SocketAddr,
+    /// Health, metrics and the rate limit service's limits alone, for whom the debug endpoint is not; nowhere unless given
+    #[arg(long, value_name = "IP:PORT")]
+    health_listen: Option<SocketAddr>,
     /// Rate limit service, for Envoys
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18002")]
     ratelimit_listen: SocketAddr,
-    /// Auth service, for Envoys; no effect yet
+    /// Auth service, for Envoys; no effect, since there is none yet
     #[arg(long, value_name = "IP:PORT")]
     authz_listen: Option<SocketAddr>,
 }
@@ -78,10 +78,10 @@ struct ServiceArgs {
     /// every address, that of the variable POD_IP, else that of xDS
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     ratelimit_address: Option<(String, u16)>,
-    /// Auth service: embedded, off, or where it is; no effect yet
-    #[arg(long, value_name = "embedded|HOST:PORT|off")]
+    /// Auth service: embedded or off, which mean the same, since there is none yet; an address is refused
+    #[arg(long, value_name = "embedded|off")]
     authz: Option<Place>,
-    /// Redis that shares rate limit counters between replicas; no effect yet
+    /// Redis that shares rate limit counters between replicas; refused, since counters are in memory yet
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
     /// MaxMind database for countries and continents; no effect yet
@@ -114,11 +114,10 @@ struct KubernetesArgs {
 impl Args {
     /// The flags that were given and have no effect, and what is done in their stead.
     pub(super) fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
-        let authz = self.services.authz.as_ref().is_some_and(|place| *place != Place::Off);
+        let authz = self.services.authz == Some(Place::Embedded);
         let folder = self.manifests.is_some();
         let status = "a folder of manifests has no status";
         let flags = [
-            ("--redis-url", self.services.redis_url.is_some(), "rate limit counters are kept in memory"),
             ("--geoip-database", self.services.geoip_database.is_some(), "nothing asks for places"),
             ("--authz", authz, "there is no auth service"),
             ("--authz-listen", self.listen.authz_listen.is_some(), "there is no auth service"),
@@ -137,8 +136,25 @@ impl Args {
         flags.into_iter().filter(|(_, given, _)| *given).map(|(flag, _, instead)| (flag, instead)).collect()
     }
 
+    /// Refuses what whoever asks for it relies on for protection, and what is not there yet.
+    fn refuse(&self) -> anyhow::Result<()> {
+        if self.services.redis_url.is_some() {
+            bail!(
+                "--redis-url has no effect yet: rate limit counters are in memory, so that each replica would count by \
+                 itself; leave it out, and have one rate limit service for all (--ratelimit=HOST:PORT)"
+            );
+        }
+        if let Some(Place::Remote(address)) = &self.services.authz {
+            bail!(
+                "--authz={address} has no effect yet: no request would be sent there to be let in; leave it out"
+            );
+        }
+        Ok(())
+    }
+
     /// What is asked for; says what has no effect.
     pub(super) fn options(self) -> anyhow::Result<ServeOptions> {
+        self.refuse()?;
         for (flag, instead) in self.without_effect() {
             tracing::warn!("{flag} has no effect: {instead}");
         }
@@ -168,13 +184,12 @@ impl Args {
             listen: Listen {
                 xds,
                 admin: self.listen.admin_listen,
+                health: self.listen.health_listen,
                 ratelimit: self.listen.ratelimit_listen,
-                authz: self.listen.authz_listen.unwrap_or(AUTHZ_LISTEN),
             },
             xds_tls,
             ratelimit: self.services.ratelimit,
             ratelimit_address: self.services.ratelimit_address,
-            authz: self.services.authz.unwrap_or(Place::Embedded),
             state_dir: self.state_dir,
         })
     }

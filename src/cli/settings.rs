@@ -62,7 +62,6 @@ impl Args {
             default_ssl_certificate: self.default_ssl_certificate,
             config_map: self.configmap,
             on_demand_threshold: self.on_demand_threshold,
-            tls_session_resumption: self.tls_session_resumption,
             cluster_domain: self.cluster_domain,
             ..Settings::default()
         }

@@ -42,7 +42,7 @@ fn defaults_of_serve_are_those_of_the_settings() {
     assert_eq!(options.settings, Settings::default());
     assert_eq!(options.manifests, None);
     assert_eq!(options.listen.xds.to_string(), "127.0.0.1:18000");
-    assert_eq!((options.ratelimit, options.authz), (Place::Embedded, Place::Embedded));
+    assert_eq!(options.ratelimit, Place::Embedded);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn flags_are_taken() {
         "--tls-session-resumption=false",
         "--cluster-domain=.Corp.local.",
         "--ratelimit=off",
-        "--authz=10.0.0.1:80",
+        "--authz=off",
         "--watch-namespace=a,b",
         "--watch-namespace=c",
         "--publish-service=x/y",
@@ -75,9 +75,9 @@ fn flags_are_taken() {
     .unwrap();
     assert_eq!(options.manifests, Some("m".into()));
     assert_eq!(options.settings.default_ssl_certificate, Some(("a".into(), "b".into())));
-    assert!(options.settings.watch_ingress_without_class && !options.settings.tls_session_resumption);
+    assert!(options.settings.watch_ingress_without_class);
     assert_eq!(options.settings.cluster_domain, "corp.local");
-    assert_eq!((options.ratelimit, options.authz), (Place::Off, Place::Remote("10.0.0.1:80".into())));
+    assert_eq!(options.ratelimit, Place::Off);
     assert_eq!(options.kubernetes.watch_namespaces, ["a", "b", "c"]);
     assert_eq!(options.kubernetes.publish_service, Some(("x".into(), "y".into())));
     assert!(!options.kubernetes.leader_election);
@@ -119,10 +119,10 @@ fn xds_leaves_the_machine_with_tls_only() {
 
 #[test]
 fn the_file_stands_between_flags_and_defaults() {
-    let text = "http-port: 81\nhttps-port: 444\ntls-session-resumption: true\nwatch-namespace: [a, b]\nserver: x:1\nlog-level: warn\n";
+    let text = "http-port: 81\nhttps-port: 444\nwatch-ingress-without-class: true\nwatch-namespace: [a, b]\nserver: x:1\nlog-level: warn\n";
     let options = with_file(text, &["--https-port=445"]).unwrap();
     assert_eq!((options.settings.http_port, options.settings.https_port), (81, 445));
-    assert!(options.settings.tls_session_resumption);
+    assert!(options.settings.watch_ingress_without_class);
     assert_eq!(options.kubernetes.watch_namespaces, ["a", "b"]);
     assert_eq!(with_file("", &[]).unwrap().settings, Settings::default());
 }
@@ -171,11 +171,9 @@ fn flags_without_effect_are_named() {
             "--tls-session-resumption",
             "--publish-status-address=10.0.0.1",
             "--manifests=m",
-            "--redis-url=redis://x",
             "--geoip-database=f",
         ]),
         [
-            "--redis-url",
             "--geoip-database",
             "--authz",
             "--authz-listen",
@@ -185,6 +183,22 @@ fn flags_without_effect_are_named() {
     );
     assert!(named(&["--publish-service=a/b"]).is_empty());
     assert_eq!(named(&["--publish-service=a/b", "--manifests=m"]), ["--publish-service"]);
+}
+
+/// Whoever asks for a limit over all replicas, or for requests to be let in by somebody, does not go without.
+#[test]
+fn protection_that_is_not_there_is_refused() {
+    for (flag, words) in [
+        ("--redis-url=redis://x", "--redis-url has no effect yet: rate limit counters are in memory"),
+        ("--authz=10.0.0.1:80", "--authz=10.0.0.1:80 has no effect yet"),
+    ] {
+        let error = serve(&[flag]).unwrap_err().to_string();
+        assert!(error.starts_with(words), "{error}");
+        assert!(with_file(&flag[2..].replace('=', ": "), &[]).is_err(), "{flag} of the file");
+    }
+    for flag in ["--authz=embedded", "--authz=off", "--authz-listen=127.0.0.1:0"] {
+        assert!(serve(&[flag]).is_ok(), "{flag}");
+    }
 }
 
 #[test]

@@ -90,8 +90,6 @@ pub struct Compiler {
     ledger: Ledger,
     default_certificate: Certificate,
     dirty: BTreeSet<Output>,
-    /// Who made findings of rejections.
-    rejections: BTreeSet<String>,
     /// Whether the snapshot is still that of an earlier process.
     resumed: bool,
     /// What the last changes did to objects.
@@ -132,7 +130,6 @@ impl Compiler {
             ledger: Ledger::default(),
             default_certificate,
             dirty: BTreeSet::new(),
-            rejections: BTreeSet::new(),
             resumed: false,
             events: Vec::new(),
             update,

@@ -10,23 +10,22 @@ use crate::values::{Findings, Kind, ObjectKey};
 use crate::xds::TypeUrl;
 
 impl Compiler {
-    /// Takes in what Envoys reject now, as type, name and Envoy's message: the objects behind it are told so. What no
-    /// object is behind, such as a listener, is said of the ConfigMap with the global settings.
-    pub fn reject<'a>(&mut self, rejected: impl Iterator<Item = (TypeUrl, &'a str, &'a str)>) -> &Published {
-        let mut makers = BTreeSet::new();
-        for (type_url, name, message) in rejected {
-            let maker = format!("rejected {type_url} {name}");
+    /// Takes in which rejections there are that were not there before, as type, name and Envoy's message, and which are
+    /// over, without a message: the objects behind them are told so. What no object is behind, such as a listener, is said
+    /// of the ConfigMap with the global settings.
+    pub fn reject<'a>(
+        &mut self,
+        changed: impl Iterator<Item = (TypeUrl, &'a str, Option<&'a str>)>,
+    ) -> &Published {
+        for (type_url, name, message) in changed {
             let mut findings = Findings::default();
-            for object in self.origins(type_url, name) {
-                findings.error(&object, "", "RejectedByEnvoy", explain(type_url, name, message));
+            if let Some(message) = message {
+                for object in self.origins(type_url, name) {
+                    findings.error(&object, "", "RejectedByEnvoy", explain(type_url, name, message));
+                }
             }
-            self.ledger.set(&maker, findings.into_vec());
-            makers.insert(maker);
+            self.ledger.set(&format!("rejected {type_url} {name}"), findings.into_vec());
         }
-        for maker in self.rejections.difference(&makers) {
-            self.ledger.set(maker, Vec::new());
-        }
-        self.rejections = makers;
         self.publish_findings();
         &self.published
     }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::backend_protocol::Protocol;
 use super::cors::Cors;
 use super::fault::Fault;
 use super::retries::Retries;
-use crate::values::Origin;
 pub use crate::values::Setting;
 use crate::values::matching::HeaderMatch;
+use crate::values::{Origin, header};
 
 /// One value a field. No two policies of an Ingress set the same one, which a law of the table holds; where two fields of
 /// a VirtualService's rule mean the same, whoever sets the second asks first, and says which counts.
@@ -103,16 +103,22 @@ pub enum PathRewrite {
     },
 }
 
-/// One change of a header.
+/// One change of a header. The value of one that holds secrets is not shown.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HeaderOperation {
     /// Replaces the header or adds it. The value is an Envoy format string: escape `%` in plain text.
+    #[serde(serialize_with = "shown")]
     Set(String, String),
     /// Adds a value.
+    #[serde(serialize_with = "shown")]
     Add(String, String),
     /// Takes the header away.
     Remove(String),
+}
+
+fn shown<S: Serializer>(name: &str, value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    (name, header::shown(name, value)).serialize(serializer)
 }
 
 /// Where a copy of a request goes. `resolve` finds the backend behind it.

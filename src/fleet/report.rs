@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Serialize, Serializer};
 
 use crate::xds::message::Protocol;
@@ -14,6 +15,24 @@ use crate::xds::{TypeUrl, Version};
 
 /// Resources that some connected Envoy rejects, by type and name.
 pub type Rejections = OrdMap<(TypeUrl, Arc<str>), Rejection>;
+
+/// What is rejected that was not before, or with other words, by type and name; without words what is rejected no more.
+/// The cost is that of what differs.
+pub fn changes<'r>(
+    before: &'r Rejections,
+    now: &'r Rejections,
+) -> impl Iterator<Item = (TypeUrl, &'r str, Option<&'r str>)> {
+    before.diff(now).filter_map(|item| {
+        let ((type_url, name), message) = match item {
+            DiffItem::Add(key, rejection) => (key, Some(&*rejection.message)),
+            // Another Envoy rejects it too, say.
+            DiffItem::Update { old, new } if old.1.message == new.1.message => return None,
+            DiffItem::Update { new: (key, rejection), .. } => (key, Some(&*rejection.message)),
+            DiffItem::Remove(key, _) => (key, None),
+        };
+        Some((*type_url, &**name, message))
+    })
+}
 
 /// A resource that some connected Envoy rejects.
 #[derive(Clone, Debug, PartialEq, Serialize)]

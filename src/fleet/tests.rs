@@ -58,6 +58,38 @@ fn rejections_last_until_the_last_stream_settles_or_leaves() {
 }
 
 #[test]
+fn only_what_is_said_of_rejections_is_a_change() {
+    let fleet = Fleet::new();
+    let rejections = fleet.rejections();
+    let streams = [(); 2].map(|()| fleet.connect(Protocol::Delta, None, at(0)));
+    let mut known = Rejections::new();
+    let mut told = || {
+        let now = rejections.borrow().clone();
+        let of = |(_, name, message): (TypeUrl, &str, Option<&str>)| {
+            format!("{name} {}", message.unwrap_or_default())
+        };
+        let told: Vec<String> = changes(&known, &now).map(of).collect();
+        known = now;
+        told
+    };
+    let reject = |stream: usize, name: &str, message: &str| {
+        let (type_url, message) = (TypeUrl::Cluster, message.to_owned());
+        let rejected = Event::Rejected { type_url, name: name.into(), version: Version(1), message };
+        streams[stream].on_event(&rejected, at(1));
+    };
+    reject(0, "c", "no");
+    reject(0, "d", "no");
+    assert_eq!(told(), ["c no", "d no"]);
+    reject(1, "c", "no");
+    assert_eq!(told(), [""; 0]);
+    reject(1, "c", "never");
+    reject(1, "e", "no");
+    assert_eq!(told(), ["c never", "e no"]);
+    streams[0].on_event(&Event::Settled { type_url: TypeUrl::Cluster, name: "d".into() }, at(2));
+    assert_eq!(told(), ["d "]);
+}
+
+#[test]
 fn reports_are_readable() {
     let fleet = Fleet::new();
     let connection = fleet.connect(Protocol::Sotw, None, at(0));

@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ApiResource;
 use serde_json::Value;
 
@@ -27,8 +26,6 @@ pub struct Watched {
     pub plural: &'static str,
     /// Whether an API server may lack it: its definition is installed apart.
     pub optional: bool,
-    /// Whether nothing but its metadata is read.
-    pub metadata_only: bool,
     /// Which objects an API server is asked for, as a field selector; empty for all.
     pub field_selector: &'static str,
     /// The top-level fields that are dropped before it is kept.
@@ -36,7 +33,7 @@ pub struct Watched {
     pub(super) typed: fn(&Value, Option<&mut Unknown>) -> Result<Object, ReadError>,
 }
 
-/// The types of Secrets that can hold neither a certificate nor a list of users.
+/// The types of Secrets that can hold no certificate.
 const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
                        type!=kubernetes.io/dockercfg,type!=kubernetes.io/dockerconfigjson,\
                        type!=kubernetes.io/ssh-auth,type!=bootstrap.kubernetes.io/token";
@@ -48,14 +45,13 @@ const COMMON: Watched = Watched {
     versions: &["v1"],
     plural: "",
     optional: false,
-    metadata_only: false,
     field_selector: "",
     dropped: &["status"],
     typed: |value, unknown| typed::<Box<Ingress>>(value, unknown).map(Object::Ingress),
 };
 
 /// Every kind that is read.
-pub static WATCHED: [Watched; 9] = [
+pub static WATCHED: [Watched; 8] = [
     Watched { kind: Kind::Ingress, group: "networking.k8s.io", plural: "ingresses", ..COMMON },
     Watched {
         kind: Kind::VirtualService,
@@ -107,25 +103,11 @@ pub static WATCHED: [Watched; 9] = [
     Watched {
         kind: Kind::ConfigMap,
         plural: "configmaps",
-        field_selector: "metadata.name!=kube-root-ca.crt",
+        // Of the one that is read, the settings know the name.
         typed: |value, unknown| typed::<Box<ConfigMap>>(value, unknown).map(Object::ConfigMap),
         ..COMMON
     },
-    Watched {
-        kind: Kind::Namespace,
-        plural: "namespaces",
-        metadata_only: true,
-        dropped: &["status", "spec"],
-        typed: |value, unknown| typed::<Metadata>(value, unknown).map(|it| Object::Namespace(it.metadata)),
-        ..COMMON
-    },
 ];
-
-/// An object of which only the metadata is read.
-#[derive(serde::Deserialize)]
-struct Metadata {
-    metadata: Box<ObjectMeta>,
-}
 
 /// What the `apiVersion` and `kind` of an object mean here.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +185,7 @@ mod tests {
             ("serving.knative.dev/v1", "Service", "well known"),
             ("apps/v1", "Deployment", "well known"),
             ("v1", "Pod", "well known"),
+            ("v1", "Namespace", "well known"),
             ("networking.k8s.io/v1", "NetworkPolicy", "well known"),
             ("cert-manager.io/v1", "ClusterIssuer", "well known"),
             ("monitoring.coreos.com/v1", "ServiceMonitor", "well known"),

@@ -104,10 +104,10 @@ fn what_nobody_reads_is_dropped() {
 
 #[test]
 fn plain_text_of_a_secret_becomes_data() {
-    let text = "metadata: {name: a}\ndata: {a: YQ==, b: YQ==}\nstringData: {b: c}";
+    let text = "metadata: {name: a}\ndata: {tls.crt: YQ==, tls.key: YQ==}\nstringData: {tls.key: c}";
     let (Object::Secret(secret), _) = read_yaml(Kind::Secret, text).unwrap() else { panic!() };
     let data: Vec<_> = secret.data.unwrap().into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
-    assert_eq!(data, [("a".into(), b"a".to_vec()), ("b".into(), b"c".to_vec())]);
+    assert_eq!(data, [("tls.crt".into(), b"a".to_vec()), ("tls.key".into(), b"c".to_vec())]);
     assert_eq!(secret.string_data, None);
 }
 
@@ -116,4 +116,13 @@ fn words_that_types_leave_open_are_kept() {
     let text = "metadata: {name: a}\nspec: {type: Peculiar, sessionAffinity: Odd, ports: [{port: 1, protocol: QUIC}]}";
     let (Object::Service(service), _) = read_yaml(Kind::Service, text).unwrap() else { panic!() };
     assert_eq!(service.spec.unwrap().type_.as_deref(), Some("Peculiar"));
+}
+
+/// Whatever else is in a Secret is nobody's business here.
+#[test]
+fn of_a_secret_the_certificate_is_kept() {
+    let text = "metadata: {name: a}\ndata: {tls.crt: YQ==, password: YQ==, ca.crt: YQ==}\nstringData: {tls.key: a, token: a}";
+    let (Object::Secret(secret), _) = read_yaml(Kind::Secret, text).unwrap() else { panic!() };
+    let keys: Vec<_> = secret.data.unwrap().into_keys().collect();
+    assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
 }

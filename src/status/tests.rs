@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn publish(client: Client) -> watch::Receiver<Arc<Published>> {
     let (sender, mut inbox) = mpsc::channel(64);
     let (published, seen) = watch::channel(Arc::default());
-    tokio::spawn(follow(client, Vec::new(), sender));
+    tokio::spawn(follow(client, Vec::new(), Settings::default().config_map, sender));
     tokio::spawn(async move {
         let certificate = Certificate { chain: Vec::new(), private_key: Vec::new() };
         let mut compiler = Compiler::new(Settings::default(), certificate).unwrap();

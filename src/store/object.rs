@@ -24,8 +24,6 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
     Secret(Box<Secret>),
     ConfigMap(Box<ConfigMap>),
-    /// Only metadata is kept of a Namespace.
-    Namespace(Box<ObjectMeta>),
 }
 
 impl Object {
@@ -40,7 +38,6 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
             Self::ConfigMap(_) => Kind::ConfigMap,
-            Self::Namespace(_) => Kind::Namespace,
         }
     }
 
@@ -55,7 +52,6 @@ impl Object {
             Self::EndpointSlice(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,
             Self::ConfigMap(object) => &object.metadata,
-            Self::Namespace(metadata) => metadata,
         }
     }
 
@@ -70,7 +66,6 @@ impl Object {
             Self::EndpointSlice(object) => &mut object.metadata,
             Self::Secret(object) => &mut object.metadata,
             Self::ConfigMap(object) => &mut object.metadata,
-            Self::Namespace(metadata) => metadata,
         }
     }
 

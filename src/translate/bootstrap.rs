@@ -94,11 +94,18 @@ fn dynamic_resources() -> Value {
             "api_type": "DELTA_GRPC",
             "transport_api_version": "V3",
             "set_node_on_first_message_only": true,
-            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": reconnects()}}],
         },
         "cds_config": over_ads,
         "lds_config": over_ads,
     })
+}
+
+/// How long an Envoy waits before it asks a control plane that was away again: a random time up to `base_interval`,
+/// which doubles with each try up to `max_interval`. Unless told, Envoy goes up to half a minute. The wait being random
+/// over its whole length, a thousand Envoys come back as some five hundred a second.
+fn reconnects() -> Value {
+    json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}})
 }
 
 /// A control plane that is gone without a word is noticed within a minute, by HTTP/2 pings and by TCP.
@@ -303,6 +310,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Envoy's own longest wait is half a minute, in which it learns of no change and finds no host that is on demand.
+    #[test]
+    fn an_envoy_comes_back_within_seconds() {
+        let bootstrap = bootstrap(&options()).unwrap();
+        let service = &bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["envoy_grpc"];
+        let back_off = &service["retry_policy"]["retry_back_off"];
+        assert_eq!(back_off, &json!({"base_interval": "0.1s", "max_interval": "2s"}));
     }
 
     #[test]

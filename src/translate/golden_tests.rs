@@ -2,14 +2,16 @@
 //!
 //! `golden/NAME.yaml` is the input and `golden/NAME.snap` the output; `golden/services.yaml` comes with each. A comment
 //! `# show: TYPE NAME POINTER` picks a part: a name that ends in `~` is that of the one resource which begins so, and
-//! the pointer is a JSON pointer into the resource, empty for the whole. `INSTA_UPDATE=always cargo test` accepts.
+//! the pointer is a JSON pointer into the resource, empty for the whole. `INSTA_UPDATE=always cargo test` accepts, but for
+//! another output of an equal input, which needs a higher `REVISION`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use regex::Regex;
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::compile::{Compiler, Published};
 use crate::descriptors;
@@ -102,6 +104,55 @@ fn golden() {
         settings.set_omit_expression(true);
         let name = input.file_stem().unwrap().to_str().unwrap();
         settings.bind(|| insta::assert_yaml_snapshot!(name, output));
+    }
+    check_revisions();
+}
+
+/// Of each golden: its name, the hashes of its input and output, and the revision since which it is so.
+const REVISIONS: &str = "revisions.txt";
+
+/// Where equal input makes another output, the revision has to be another one, or Envoys that hold the old form by the same
+/// version are never sent the new one.
+fn check_revisions() {
+    let path = folder().join(REVISIONS);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let known: BTreeMap<&str, (&str, &str, u32)> = text
+        .lines()
+        .map(|line| {
+            let [name, input, output, revision] = *line.split(' ').collect::<Vec<_>>() else {
+                panic!("{line}")
+            };
+            (name, (input, output, revision.parse().unwrap()))
+        })
+        .collect();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let services = read(&folder().join(SERVICES));
+    let mut lines = String::new();
+    for path in inputs() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let input = format!("{:016x}", xxh3_64((read(&path) + &services).as_bytes()));
+        // Without the head, which is insta's own.
+        let snapshot = read(&path.with_extension("snap"));
+        let output = snapshot.splitn(3, "---\n").nth(2).unwrap();
+        let output = format!("{:016x}", xxh3_64(output.as_bytes()));
+        let mut since = super::REVISION;
+        if let Some((known_input, known_output, revision)) = known.get(name).filter(|known| known.0 == input)
+        {
+            if *known_output == output {
+                since = *revision;
+            } else {
+                assert!(
+                    *revision < since,
+                    "{name}: {known_input} makes something else than at REVISION {since}: raise it"
+                );
+            }
+        }
+        lines += &format!("{name} {input} {output} {since}\n");
+    }
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(&path, lines).unwrap();
+    } else {
+        assert_eq!(lines, text, "{REVISIONS} is not of these goldens: INSTA_UPDATE=always cargo test golden");
     }
 }
 

@@ -112,7 +112,9 @@ fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
             "headers_with_underscores_action": "DROP_HEADER",
         },
         "request_headers_timeout": "60s",
-        "stream_idle_timeout": "300s",
+        // Every route has an idle timeout of its own, so this is how long a request waits for a host that is on demand and
+        // a control plane that is away, which is answered 504 then.
+        "stream_idle_timeout": "15s",
         "delayed_close_timeout": "1s",
         "local_reply_config": {},
     }})

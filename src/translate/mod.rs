@@ -30,6 +30,7 @@ use crate::xds::{Version, session};
 pub fn sessions() -> session::Settings {
     session::Settings {
         default_secret: Some(names::DEFAULT_SECRET),
+        declares: scope::declares,
         stand_in: stand_in::stand_in,
         ..session::Settings::default()
     }

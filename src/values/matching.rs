@@ -1,6 +1,11 @@
 //! How a piece of text in a request is compared.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
+use super::header::{REDACTED, is_secret};
 
 /// A comparison with the whole text, its beginning, or a regular expression that must match the whole text.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -16,17 +21,42 @@ pub enum TextMatch {
     Present,
 }
 
-/// A condition on one header; pseudo headers such as `:method` and `:path` (with query) count.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+impl TextMatch {
+    /// As it is shown of what has a name.
+    fn shown(&self, name: &str) -> Cow<'_, Self> {
+        let redacted = || REDACTED.to_owned();
+        match self {
+            _ if !is_secret(name) => Cow::Borrowed(self),
+            Self::Exact(_) => Cow::Owned(Self::Exact(redacted())),
+            Self::Prefix(_) => Cow::Owned(Self::Prefix(redacted())),
+            Self::Regex(_) => Cow::Owned(Self::Regex(redacted())),
+            Self::Present => Cow::Borrowed(self),
+        }
+    }
+}
+
+/// A condition on one header; pseudo headers such as `:method` and `:path` (with query) count. What it compares a secret
+/// with is not shown.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HeaderMatch {
     /// The header's name, in lower case.
     pub name: String,
     /// The comparison.
     pub value: TextMatch,
     /// True turns the condition round; an absent header then matches.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub invert: bool,
+}
+
+impl Serialize for HeaderMatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("HeaderMatch", 2 + usize::from(self.invert))?;
+        fields.serialize_field("name", &self.name)?;
+        fields.serialize_field("value", &self.value.shown(&self.name))?;
+        if self.invert {
+            fields.serialize_field("invert", &true)?;
+        }
+        fields.end()
+    }
 }
 
 impl HeaderMatch {
@@ -47,12 +77,20 @@ impl HeaderMatch {
     }
 }
 
-/// A condition on one name of a list such as query parameters or cookies.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// A condition on one name of a list such as query parameters or cookies. What it compares a secret with is not shown.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NamedMatch {
     /// The parameter's or cookie's name.
     pub name: String,
     /// The comparison.
     pub value: TextMatch,
+}
+
+impl Serialize for NamedMatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("NamedMatch", 2)?;
+        fields.serialize_field("name", &self.name)?;
+        fields.serialize_field("value", &self.value.shown(&self.name))?;
+        fields.end()
+    }
 }

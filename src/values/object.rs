@@ -26,8 +26,6 @@ pub enum Kind {
     Secret,
     /// `v1`
     ConfigMap,
-    /// `v1`, cluster-scoped
-    Namespace,
     /// No kind of Kubernetes: a document of a manifest that cannot be told to be any of the above. Its name is the
     /// file's, `#` and the document's number.
     Manifest,
@@ -35,7 +33,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that is read, in declaration order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Ingress,
         Self::VirtualService,
         Self::RateLimitPolicy,
@@ -44,7 +42,6 @@ impl Kind {
         Self::EndpointSlice,
         Self::Secret,
         Self::ConfigMap,
-        Self::Namespace,
     ];
 
     /// The kind as manifests spell it.
@@ -58,14 +55,13 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
-            Self::Namespace => "Namespace",
             Self::Manifest => "Manifest",
         }
     }
 
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::IngressClass | Self::Namespace | Self::Manifest)
+        !matches!(self, Self::IngressClass | Self::Manifest)
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct ControlPlane {
     _program: Program,
     pub(crate) xds: u16,
     pub(crate) admin: u16,
+    pub(crate) health: u16,
     pub(crate) http: u16,
 }
 
@@ -64,17 +65,18 @@ impl ControlPlane {
         let kubeconfig = cluster.path("kubeconfig");
         fs::write(&kubeconfig, cluster.kubeconfig(token.trim())).unwrap();
         let secrets = mount(cluster, "chancery-xds");
-        let (xds, admin, http) = (free_port(), free_port(), free_port());
+        let (xds, admin, health, http) = (free_port(), free_port(), free_port(), free_port());
         let state = cluster.path(&format!("state-{number}"));
         let own = |argument: String| {
             argument
                 .replace("0.0.0.0:18000", &format!("127.0.0.1:{xds}"))
-                .replace("0.0.0.0:18001", &format!("127.0.0.1:{admin}"))
+                .replace("0.0.0.0:18003", &format!("127.0.0.1:{health}"))
                 .replace("/etc/chancery/xds", &secrets)
                 .replace("/var/lib/chancery", &state.display().to_string())
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));
         command.args(arguments(&pod["containers"][0]).into_iter().map(own));
+        command.arg(format!("--admin-listen=127.0.0.1:{admin}"));
         command.arg("--kubeconfig").arg(&kubeconfig).arg("--envoy-address=127.0.0.1");
         command.arg(format!("--http-port={http}")).arg(format!("--https-port={}", free_port()));
         command.env("POD_NAME", format!("chancery-{number}")).env("POD_NAMESPACE", NAMESPACE);
@@ -85,9 +87,9 @@ impl ControlPlane {
             }
             refused_nothing(cluster);
             // What it kept from before says nothing of what it may read.
-            get(admin, "/readyz").filter(|answer| answer.contains("sources"))
+            get(health, "/readyz").filter(|answer| answer.contains("sources"))
         });
-        Self { _program: program, xds, admin, http }
+        Self { _program: program, xds, admin, health, http }
     }
 
     /// Sees it follow an Ingress and a VirtualService that come now.

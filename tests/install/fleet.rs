@@ -117,7 +117,7 @@ fn drains(hook: &[String], mut client: Client) {
 /// Every metric that an alert or the dashboard reads is one.
 fn shows_what_is_watched(control_plane: &ControlPlane, ports: &Ports) {
     let shown =
-        get(control_plane.admin, "/metrics").unwrap() + &get(ports.stats, "/stats/prometheus").unwrap();
+        get(control_plane.health, "/metrics").unwrap() + &get(ports.stats, "/stats/prometheus").unwrap();
     let shown: BTreeSet<&str> = words(&shown).collect();
     // A cluster's statistics come with its first request.
     let of_clusters = |name: &str| name.starts_with("envoy_cluster_upstream_");

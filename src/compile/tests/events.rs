@@ -30,7 +30,7 @@ fn names(kind: Kind) -> &'static [&'static str] {
         Kind::EndpointSlice => &["e0", "e1", "e2"],
         Kind::Secret => &["t0", "t1"],
         Kind::ConfigMap => &["defaults"],
-        Kind::Namespace | Kind::Manifest => &["a"],
+        Kind::Manifest => &["a"],
     }
 }
 
@@ -195,7 +195,6 @@ fn event() -> impl Strategy<Value = Event> {
         4 => object(Kind::EndpointSlice, endpoint_slice()),
         2 => object(Kind::Secret, secret()),
         2 => object(Kind::ConfigMap, config_map()),
-        1 => object(Kind::Namespace, Just(json!({}))),
         5 => any_key.prop_map(Event::Deleted),
         1 => listed,
         1 => (0..2_u8, 0..3_usize).prop_map(|(place, count)| Event::Findings(place, count)),

@@ -66,11 +66,17 @@ spec: {ports: [{port: 80}]}
     .concat()
 }
 
-fn told(compiler: &mut Compiler, type_url: TypeUrl, name: &str) -> Vec<String> {
-    let published = compiler.reject([(type_url, name, "no such thing")].into_iter());
+fn of_rejections(published: &Published) -> Vec<String> {
     let findings = published.findings.values().flat_map(|findings| findings.iter());
     let rejected = findings.filter(|finding| finding.reason == "RejectedByEnvoy");
     rejected.map(|finding| finding.object.to_string()).collect()
+}
+
+/// Who is told of a rejection, which is over then.
+fn told(compiler: &mut Compiler, type_url: TypeUrl, name: &str) -> Vec<String> {
+    let told = of_rejections(compiler.reject([(type_url, name, Some("no such thing"))].into_iter()));
+    assert_eq!(of_rejections(compiler.reject([(type_url, name, None)].into_iter())), [""; 0]);
+    told
 }
 
 #[test]
@@ -109,7 +115,23 @@ fn whoever_can_mend_a_rejection_is_told() {
     ] {
         assert_eq!(told(&mut compiler, type_url, name), expected, "{type_url} {name}");
     }
-    assert!(
-        compiler.reject(std::iter::empty()).findings.values().flat_map(|all| all.iter()).next().is_none()
-    );
+}
+
+/// What is said of one rejection stays until that one is over, whatever is said of others.
+#[test]
+fn a_rejection_leaves_others_alone() {
+    let mut compiler = compiler(&Settings::default());
+    compiler.apply(changes(&manifests()).into_iter().chain([Change::Ready]).collect());
+    let routes = |name, message| (TypeUrl::RouteConfiguration, name, message);
+    let (exact, wild, other) = ("Ingress/shop/exact", "Ingress/shop/wild", "Ingress/shop/other");
+    for (changed, expected) in [
+        (routes("a.io", Some("one")), vec![exact, other]),
+        (routes("*.b.io", Some("two")), vec![exact, other, wild]),
+        (routes("*.b.io", Some("three")), vec![exact, other, wild]),
+        (routes("none.io", None), vec![exact, other, wild]),
+        (routes("a.io", None), vec![wild]),
+        (routes("*.b.io", None), vec![]),
+    ] {
+        assert_eq!(of_rejections(compiler.reject([changed].into_iter())), expected, "{changed:?}");
+    }
 }

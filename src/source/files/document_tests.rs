@@ -55,7 +55,7 @@ fn objects_and_their_ages() {
     let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n\
                 - {apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: x}}\n";
     let typed = "apiVersion: networking.k8s.io/v1\nkind: IngressList\nitems: [{metadata: {name: a}}]\n";
-    let stamped = "{apiVersion: v1, kind: Namespace, metadata: {name: a, namespace: x, creationTimestamp: '1970-01-01T00:01:00Z'}}";
+    let stamped = "{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: a, namespace: x, creationTimestamp: '1970-01-01T00:01:00Z'}}";
     let json = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}}{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#;
     let two = format!("---\n{}---\n# nothing\n---\n{}", service("a"), service("b"));
     let cases: [(&str, &str, &[&str]); 7] = [
@@ -77,7 +77,7 @@ fn objects_and_their_ages() {
             ],
         ),
         ("a.yaml", typed, &["Ingress/default/a (None, \"a.yaml 0000001.0000001\")"]),
-        ("a.yaml", stamped, &["Namespace/a (Some(60), \"a.yaml 0000001.0000001\")"]),
+        ("a.yaml", stamped, &["IngressClass/a (Some(60), \"a.yaml 0000001.0000001\")"]),
         (
             "a.json",
             json,

@@ -120,6 +120,29 @@ impl Folder {
         Known { hash, claims, findings }
     }
 
+    /// Takes in that a file has another name now, and what was read of it. It is to be read anew, since its name is a part
+    /// of its objects' ages.
+    pub fn rename(&mut self, old: &Arc<str>, new: &Arc<str>) {
+        let Some(from) = self.files.get_mut(old) else { return };
+        let mut documents = std::mem::take(&mut from.documents);
+        from.broken = None;
+        self.talk.extend([old.clone(), new.clone()]);
+        for (key, age) in documents.iter_mut().flat_map(|document| &mut document.claims) {
+            let Some(place) = age.position.strip_prefix(&**old) else { continue };
+            let renamed = Age { created: age.created, position: format!("{new}{place}").into() };
+            if let Some(claims) = self.claims.get_mut(key) {
+                let told = claims.told.iter_mut();
+                told.chain(&mut claims.ages)
+                    .filter(|known| *known == age)
+                    .for_each(|known| *known = renamed.clone());
+            }
+            *age = renamed;
+        }
+        let to = self.files.entry(new.clone()).or_default();
+        to.documents.append(&mut documents);
+        to.documents.iter_mut().for_each(|document| document.hash = 0);
+    }
+
     fn exchange(&mut self, lost: Vec<Claim>, won: Vec<Claim>) {
         for (key, age) in lost {
             if let Some(claims) = self.claims.get_mut(&key)

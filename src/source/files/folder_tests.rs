@@ -66,6 +66,36 @@ fn map(name: &str, text: &str) -> String {
 }
 
 #[test]
+fn what_was_read_goes_with_the_name() {
+    let mut world = World::default();
+    let (good, broken) = (map("one", "a") + &map("two", "[1]"), "{apiVersion: v1, ki");
+    world.write("b", &map("two", "b"));
+    world.write("c", &map("one", "c"));
+    world.changes();
+    world.write("a", &good);
+    assert_eq!(
+        world.changes(),
+        ["one a", "a: ConfigMap/default/two Malformed", "c: ConfigMap/default/one DuplicateObject"]
+    );
+    world.write("a", broken);
+    assert_eq!(world.changes(), ["a: Manifest/a#1 Unreadable"]);
+    world.folder.rename(&"a".into(), &"d".into());
+    world.write("d", broken);
+    world.remove("a");
+    assert_eq!(
+        world.changes(),
+        ["a: ", "d: Manifest/d#1 Unreadable"],
+        "whoever was first stays so until its file can be read"
+    );
+    world.write("d", &good);
+    assert_eq!(
+        world.changes(),
+        ["one c", "c: ", "d: ConfigMap/default/two Malformed, ConfigMap/default/one DuplicateObject"],
+        "by its new name it is the younger one"
+    );
+}
+
+#[test]
 fn what_has_changed_is_told_once() {
     let mut world = World::default();
     world.write("a", &(map("one", "a") + &map("two", "a")));

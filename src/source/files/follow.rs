@@ -18,7 +18,8 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, R
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::walk::{is_hidden, is_manifest, walk};
+use super::links::Links;
+use super::walk::{Seen, is_hidden, is_manifest, walk};
 use super::{Error, Folder, read_all, read_file};
 use crate::clock;
 use crate::store::Change;
@@ -116,6 +117,9 @@ struct Follower {
     later: BTreeMap<Arc<str>, Instant>,
     /// Files to be read now.
     dirty: BTreeSet<Arc<str>>,
+    links: Links,
+    /// The folders that are watched by their names below the root, in canonical form.
+    inside: BTreeSet<PathBuf>,
 }
 
 impl Follower {
@@ -140,6 +144,8 @@ impl Follower {
             files: BTreeMap::new(),
             later: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            links: Links::default(),
+            inside: BTreeSet::new(),
         };
         follower
             .watch(&follower.root.clone())
@@ -155,7 +161,17 @@ impl Follower {
     }
 
     fn watch(&mut self, folder: &Path) -> notify::Result<()> {
+        self.inside.extend(fs::canonicalize(folder));
         self.watcher.watch(folder, RecursiveMode::NonRecursive)
+    }
+
+    /// Watches what a link leads through. A folder has one name among watches, and what is below the root keeps that.
+    fn follow_link(&mut self, link: &Path) {
+        for folder in self.links.follow(link).difference(&self.inside) {
+            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                tracing::debug!("changes in {} will not be seen: {error}", folder.display());
+            }
+        }
     }
 
     fn run(mut self, inbox: &Receiver<Signal>, sender: &mpsc::Sender<Vec<Change>>) -> Result<(), Error> {
@@ -231,6 +247,17 @@ impl Follower {
         if path == self.root {
             return self.rescan();
         }
+        for link in self.links.through(path) {
+            self.look_through(&link, created);
+        }
+        self.look_at(path, created);
+    }
+
+    /// The same, but for links that lead through it.
+    fn look_at(&mut self, path: &Path, created: bool) {
+        if path.is_symlink() && (self.counts(path) || path.is_dir() && !is_hidden(path)) {
+            self.follow_link(path);
+        }
         let Some(name) = self.name(path).filter(|name| !name.is_empty()) else { return };
         if is_hidden(path) && self.only.as_deref() != Some(path) {
             // Editors leave much that is hidden; `..data` is what a ConfigMap's volume is exchanged by.
@@ -254,13 +281,38 @@ impl Follower {
         }
     }
 
-    /// A file that was moved to another name that counts is not waited for.
+    /// Looks at a link, or at all that is below it, since what it leads through has changed.
+    fn look_through(&mut self, link: &Path, created: bool) {
+        self.follow_link(link);
+        let Some(name) = self.name(link) else { return };
+        let known = self.known_from(&name);
+        if !known.contains(&name) {
+            self.look_at(link, false);
+        }
+        for file in known {
+            let path = self.path(&file);
+            let same =
+                self.files.get(&file).copied().flatten().is_some_and(|read| Some(read) == stamp(&path));
+            match () {
+                () if same => {}
+                // Whoever writes it has it open.
+                () if created && path.is_file() => self.wait(file),
+                () => self.look_at(&path, false),
+            }
+        }
+    }
+
+    /// A file that was moved to another name that counts is not waited for, and what was read of it goes with it.
     fn moved(&mut self, from: &Path, to: &Path) {
         self.look(to, false);
         let below = self.counts(to) || to.is_dir();
-        if let Some(name) = self.name(from).filter(|_| below && !from.exists()) {
-            self.vanished(&name, Duration::ZERO);
+        let Some(old) = self.name(from).filter(|_| below && !from.exists()) else { return };
+        if let Some(new) = self.name(to) {
+            for name in self.known_from(&old) {
+                self.folder.rename(&name, &format!("{new}{}", &name[old.len()..]).into());
+            }
         }
+        self.vanished(&old, Duration::ZERO);
     }
 
     /// A file is not there, nor is anything below it if it was a folder.
@@ -273,8 +325,14 @@ impl Follower {
         for file in unread.iter().map(|file| &**file).chain([name]) {
             self.dirty.remove(file);
         }
-        let gone = self.files.get_key_value(name).into_iter().chain(self.files.range::<str, _>(below));
-        self.later.extend(gone.map(|(file, _)| (file.clone(), at)));
+        self.later.extend(self.known_from(name).into_iter().map(|file| (file, at)));
+    }
+
+    /// The file of this name, and those below the folder of this name.
+    fn known_from(&self, name: &str) -> Vec<Arc<str>> {
+        let (first, end) = (format!("{name}/"), format!("{name}0"));
+        let below = self.files.range::<str, _>((Bound::Included(&*first), Bound::Excluded(&*end)));
+        self.files.get_key_value(name).into_iter().chain(below).map(|(file, _)| file.clone()).collect()
     }
 
     fn wait(&mut self, name: Arc<str>) {
@@ -320,6 +378,7 @@ impl Follower {
 
     fn scan(&mut self) -> io::Result<()> {
         if let Some(only) = self.only.clone() {
+            self.follow_link(&only);
             self.dirty.extend(self.name(&only));
             return Ok(());
         }
@@ -340,13 +399,17 @@ impl Follower {
     }
 
     fn scan_from(&mut self, folder: &Path) -> io::Result<BTreeSet<Arc<str>>> {
-        let watcher = &mut self.watcher;
-        let found = walk(folder, &mut |below| {
+        let mut links = Vec::new();
+        let found = walk(folder, &mut |seen| match seen {
             // Before it is read, so that nothing is missed in between.
-            if let Err(error) = watcher.watch(below, RecursiveMode::NonRecursive) {
-                tracing::warn!("changes in {} will not be seen: {error}", below.display());
+            Seen::Folder(below) => {
+                if let Err(error) = self.watch(below) {
+                    tracing::warn!("changes in {} will not be seen: {error}", below.display());
+                }
             }
+            Seen::Link(link) => links.push(link.to_owned()),
         })?;
+        links.iter().for_each(|link| self.follow_link(link));
         let names: BTreeSet<_> = found.iter().filter_map(|(path, _)| self.name(path)).collect();
         for name in &names {
             let known = self.files.get(name).copied().flatten();

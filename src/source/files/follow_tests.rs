@@ -153,18 +153,125 @@ async fn a_file_that_is_written_anew_is_never_away() {
     }
 }
 
+/// A file is broken, is moved, its folder is moved: what was read of it before that stays all the while.
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_content_under_another_name() {
+    let mut followed = Followed::start("", |folder| {
+        fs::create_dir(folder.join("sub")).unwrap();
+        fs::write(folder.join("a.yaml"), map("a", "1")).unwrap();
+        fs::write(folder.join("sub/b.yaml"), map("b", "1")).unwrap();
+    })
+    .await;
+    let broken = |followed: &Followed, name: &str| {
+        followed.findings.get(name).is_some_and(|findings| !findings.is_empty())
+    };
+    for name in ["a.yaml", "sub/b.yaml"] {
+        followed.write(name, "not: [yaml");
+        followed.until(|followed| broken(followed, name)).await;
+    }
+    for (at, (old, new, file)) in
+        [("a.yaml", "c.yaml", "c.yaml"), ("sub", "new", "new/b.yaml"), ("c.yaml", "new/c.yaml", "new/c.yaml")]
+            .into_iter()
+            .enumerate()
+    {
+        fs::rename(followed.path(old), followed.path(new)).unwrap();
+        followed.until(|followed| broken(followed, file)).await;
+        // Whatever comes of the move has come before this.
+        followed.write("z.yaml", &map("z", &at.to_string()));
+        followed.until_objects(&["a=1", "b=1", &format!("z={at}")]).await;
+    }
+    let told: Vec<_> = followed.findings.keys().filter(|name| broken(&followed, name)).collect();
+    assert_eq!(told.iter().map(|name| &***name).collect::<Vec<_>>(), ["new/b.yaml", "new/c.yaml"]);
+    followed.write("new/c.yaml", &map("a", "2"));
+    followed.until_objects(&["a=2", "b=1", "z=2"]).await;
+    fs::remove_dir_all(followed.path("new")).unwrap();
+    followed.until_objects(&["z=2"]).await;
+}
+
+/// A link to a file of another folder, which changes, goes, comes back and is replaced, and one to nothing yet.
+#[tokio::test]
+async fn links_to_files_elsewhere() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let there = |name: &str| elsewhere.path().join(name);
+    fs::write(there("s"), map("a", "1")).unwrap();
+    let mut followed = Followed::start("", |folder| {
+        symlink(there("s"), folder.join("a.yaml")).unwrap();
+        symlink(there("none/s"), folder.join("b.yaml")).unwrap();
+        symlink("loop.yaml", folder.join("pool.yaml")).unwrap();
+        symlink("pool.yaml", folder.join("loop.yaml")).unwrap();
+    })
+    .await;
+    followed.until_objects(&["a=1"]).await;
+    fs::write(there("s"), map("a", "2")).unwrap();
+    followed.until_objects(&["a=2"]).await;
+    fs::remove_file(there("s")).unwrap();
+    followed.until_objects(&[]).await;
+    fs::write(there("s"), map("a", "3")).unwrap();
+    followed.until_objects(&["a=3"]).await;
+    fs::write(there("next"), map("a", "4")).unwrap();
+    fs::rename(there("next"), there("s")).unwrap();
+    followed.until_objects(&["a=4"]).await;
+    fs::create_dir(there("none")).unwrap();
+    fs::write(there("none/s"), map("b", "1")).unwrap();
+    followed.until_objects(&["a=4", "b=1"]).await;
+    fs::remove_file(followed.path("a.yaml")).unwrap();
+    symlink(there("none/t"), followed.path("a.yaml")).unwrap();
+    followed.until_objects(&["b=1"]).await;
+    fs::write(there("none/t"), map("a", "5")).unwrap();
+    followed.until_objects(&["a=5", "b=1"]).await;
+    // Links that lead through each other lead nowhere.
+    fs::remove_file(followed.path("pool.yaml")).unwrap();
+    symlink("loop.yaml", followed.path("pool.yaml")).unwrap();
+    followed.write("z.yaml", &map("z", "1"));
+    followed.until_objects(&["a=5", "b=1", "z=1"]).await;
+}
+
+/// A link into the volume of a ConfigMap, and one to a folder of versions.
+#[tokio::test]
+async fn links_through_links_that_are_exchanged() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let there = |name: &str| elsewhere.path().join(name);
+    fs::create_dir(there("volume")).unwrap();
+    version(&there("volume"), "..1", &[("a", &map("a", "1"))]);
+    symlink("..data/a", there("volume/a")).unwrap();
+    for version in ["1", "2"] {
+        fs::create_dir(there(version)).unwrap();
+        fs::write(there(version).join("b.yaml"), map("b", version)).unwrap();
+    }
+    fs::write(there("1/c.yaml"), map("c", "1")).unwrap();
+    symlink("1", there("current")).unwrap();
+    let mut followed = Followed::start("", |folder| {
+        symlink(there("volume/a"), folder.join("a.yaml")).unwrap();
+        symlink(there("current"), folder.join("sub")).unwrap();
+    })
+    .await;
+    followed.until_objects(&["a=1", "b=1", "c=1"]).await;
+    version(&there("volume"), "..2", &[("a", &map("a", "2"))]);
+    fs::remove_dir_all(there("volume/..1")).unwrap();
+    followed.until_objects(&["a=2", "b=1", "c=1"]).await;
+    version(&there("volume"), "..3", &[("a", &map("a", "3"))]);
+    followed.until_objects(&["a=3", "b=1", "c=1"]).await;
+    symlink("2", there("next")).unwrap();
+    fs::rename(there("next"), there("current")).unwrap();
+    followed.until_objects(&["a=3", "b=2"]).await;
+    fs::write(there("2/b.yaml"), map("b", "3")).unwrap();
+    followed.until_objects(&["a=3", "b=3"]).await;
+}
+
+/// A new version of the volume of a ConfigMap, as the kubelet makes it.
+fn version(folder: &Path, name: &str, files: &[(&str, &str)]) {
+    fs::create_dir(folder.join(name)).unwrap();
+    for (file, text) in files {
+        fs::write(folder.join(name).join(file), text).unwrap();
+    }
+    let _ = fs::remove_file(folder.join("..data_tmp"));
+    symlink(name, folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+}
+
 /// How the kubelet updates the volume of a ConfigMap.
 #[tokio::test]
 async fn a_volume_of_a_config_map() {
-    let version = |folder: &Path, name: &str, files: &[(&str, &str)]| {
-        fs::create_dir(folder.join(name)).unwrap();
-        for (file, text) in files {
-            fs::write(folder.join(name).join(file), text).unwrap();
-        }
-        let _ = fs::remove_file(folder.join("..data_tmp"));
-        symlink(name, folder.join("..data_tmp")).unwrap();
-        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
-    };
     let mut followed = Followed::start("", |folder| {
         version(folder, "..1", &[("a.yaml", &map("a", "1")), ("b.yaml", &map("b", "1"))]);
         symlink("..data/a.yaml", folder.join("a.yaml")).unwrap();

@@ -11,6 +11,7 @@
 mod document;
 mod folder;
 mod follow;
+mod links;
 mod walk;
 
 use std::io::ErrorKind;

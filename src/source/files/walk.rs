@@ -8,24 +8,30 @@ use std::path::{Path, PathBuf};
 /// How deep folders may be nested.
 const MAX_DEPTH: usize = 32;
 
-/// The manifests below a folder: their paths, and the same relative to the folder. `enter` is called with every folder
-/// before it is read.
+/// Something that is seen on the way.
+pub(super) enum Seen<'a> {
+    Folder(&'a Path),
+    Link(&'a Path),
+}
+
+/// The manifests below a folder: their paths, and the same relative to the folder. `see` is called with every folder
+/// before it is read, and with every link to a folder or by the name of a manifest, be it to nothing.
 ///
 /// Links are followed, but not into a folder that holds the link.
 ///
 /// # Errors
 /// When the folder itself cannot be read. Folders below that cannot be are left out.
-pub(super) fn walk(root: &Path, enter: &mut dyn FnMut(&Path)) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+pub(super) fn walk(root: &Path, see: &mut dyn FnMut(Seen<'_>)) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let mut found = Vec::new();
     let mut above = Vec::new();
-    visit(root, Path::new(""), enter, &mut above, &mut found)?;
+    visit(root, Path::new(""), see, &mut above, &mut found)?;
     Ok(found)
 }
 
 fn visit(
     folder: &Path,
     below: &Path,
-    enter: &mut dyn FnMut(&Path),
+    see: &mut dyn FnMut(Seen<'_>),
     above: &mut Vec<(u64, u64)>,
     found: &mut Vec<(PathBuf, PathBuf)>,
 ) -> io::Result<()> {
@@ -34,7 +40,7 @@ fn visit(
     if above.contains(&identity) || above.len() == MAX_DEPTH {
         return Ok(());
     }
-    enter(folder);
+    see(Seen::Folder(folder));
     above.push(identity);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -43,14 +49,20 @@ fn visit(
             continue;
         }
         let kind = match entry.file_type()? {
-            kind if kind.is_symlink() => match fs::metadata(&path) {
-                Ok(target) => target.file_type(),
-                Err(_) => continue,
-            },
+            kind if kind.is_symlink() => {
+                let target = fs::metadata(&path);
+                if is_manifest(&path) || target.as_ref().is_ok_and(fs::Metadata::is_dir) {
+                    see(Seen::Link(&path));
+                }
+                match target {
+                    Ok(target) => target.file_type(),
+                    Err(_) => continue,
+                }
+            }
             kind => kind,
         };
         if kind.is_dir() {
-            if let Err(error) = visit(&path, &name, enter, above, found) {
+            if let Err(error) = visit(&path, &name, see, above, found) {
                 tracing::warn!("cannot read {}: {error}", path.display());
             }
         } else if kind.is_file() && is_manifest(&path) {

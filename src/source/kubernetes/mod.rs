@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
 use kube::Client;
-use kube::api::{Api, ApiResource, PartialObjectMeta};
-use kube::core::{DynamicResourceScope, Status};
+use kube::api::Api;
+use kube::core::Status;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use tokio::sync::mpsc::Sender;
@@ -42,18 +42,29 @@ const BATCH: usize = 1024;
 
 /// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
 ///
-/// With `namespaces`, objects of others are left out.
-pub async fn follow(client: Client, namespaces: Vec<String>, sender: Sender<Vec<Change>>) {
+/// With `namespaces`, objects of others are left out. Of all ConfigMaps it is `config_map` alone that is watched, by
+/// namespace and name.
+pub async fn follow(
+    client: Client,
+    namespaces: Vec<String>,
+    config_map: (String, String),
+    sender: Sender<Vec<Change>>,
+) {
     let mut scopes: Vec<(&'static Watched, Option<&str>)> = Vec::new();
     for watched in &WATCHED {
-        let everywhere = namespaces.is_empty() || !is_of_namespace(watched);
+        if watched.kind == Kind::ConfigMap {
+            scopes.push((watched, Some(&config_map.0)));
+            continue;
+        }
+        let everywhere = namespaces.is_empty() || !watched.kind.is_namespaced();
         scopes.extend(everywhere.then_some((watched, None)));
         scopes.extend(namespaces.iter().filter(|_| !everywhere).map(|it| (watched, Some(it.as_str()))));
     }
     let unlisted = AtomicUsize::new(scopes.len());
-    let watch = |(watched, namespace)| Watch {
+    let watch = |(watched, namespace): (&'static Watched, _)| Watch {
         client: client.clone(),
         namespace,
+        name: (watched.kind == Kind::ConfigMap).then_some(config_map.1.as_str()),
         restricted: !namespaces.is_empty(),
         watched,
         sender: &sender,
@@ -67,11 +78,6 @@ pub async fn follow(client: Client, namespaces: Vec<String>, sender: Sender<Vec<
     join_all(scopes.into_iter().map(|scope| watch(scope).run())).await;
 }
 
-/// Whether an object is in a namespace, or is one.
-fn is_of_namespace(watched: &Watched) -> bool {
-    watched.kind.is_namespaced() || watched.kind == Kind::Namespace
-}
-
 /// The receiver is gone.
 struct Closed;
 
@@ -80,6 +86,8 @@ struct Watch<'a> {
     client: Client,
     /// The only one that counts.
     namespace: Option<&'a str>,
+    /// The only object that counts.
+    name: Option<&'a str>,
     /// Whether it is some namespaces only that are watched.
     restricted: bool,
     watched: &'static Watched,
@@ -141,7 +149,8 @@ impl Watch<'_> {
                 tracing::debug!(kind = self.watched.plural, "resuming a watch that fell silent");
                 continue;
             }
-            match remedy(status(&error), self.watched, self.streaming, self.restricted) {
+            let listed = self.changes.is_listed();
+            match remedy(status(&error), self.watched, self.streaming, self.restricted, listed) {
                 Remedy::Pages => {
                     self.streaming = false;
                     return Ok(());
@@ -206,31 +215,18 @@ impl Watch<'_> {
     }
 
     fn events(&self) -> Events {
-        let (watched, config) = (self.watched, self.config());
-        if watched.metadata_only {
-            let events = watcher(self.api::<PartialObjectMeta<Raw>>(), config);
-            Box::pin(events.map(|event| event.map(|event| raw::map(event, Raw::from))))
-        } else {
-            Box::pin(watcher(self.api::<Raw>(), config))
-        }
+        Box::pin(watcher(self.api(), self.config()))
     }
 
     fn config(&self) -> watcher::Config {
-        let mut fields: Vec<String> = Vec::new();
-        if !self.watched.field_selector.is_empty() {
-            fields.push(self.watched.field_selector.into());
-        }
-        if let (Some(namespace), Kind::Namespace) = (self.namespace, self.watched.kind) {
-            fields.push(format!("metadata.name={namespace}"));
-        }
-        let config = watcher::Config::default().fields(&fields.join(","));
+        let config = match self.name {
+            Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+            None => watcher::Config::default().fields(self.watched.field_selector),
+        };
         if self.streaming { config.streaming_lists() } else { config }
     }
 
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
-    {
+    fn api(&self) -> Api<Raw> {
         let resource = self.watched.resource(self.watched.versions[self.version]);
         match self.namespace.filter(|_| self.watched.kind.is_namespaced()) {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -250,10 +246,17 @@ fn status(error: &watcher::Error) -> Option<&Status> {
     }
 }
 
-fn remedy(status: Option<&Status>, watched: &Watched, streaming: bool, restricted: bool) -> Remedy {
-    // A role of one namespace cannot grant what belongs to none. Whoever may not read a custom resource is told so even
-    // where there is none.
-    let dispensable = watched.optional || (restricted && !watched.kind.is_namespaced());
+fn remedy(
+    status: Option<&Status>,
+    watched: &Watched,
+    streaming: bool,
+    restricted: bool,
+    listed: bool,
+) -> Remedy {
+    // A role of one namespace cannot grant what belongs to none, or to another. Whoever may not read a custom resource is
+    // told so even where there is none. But what was read before is there, whether it may be read now or not.
+    let foreign = !watched.kind.is_namespaced() || watched.kind == Kind::ConfigMap;
+    let dispensable = !listed && (watched.optional || (restricted && foreign));
     match status.map_or(0, |status| status.code) {
         404 if watched.optional => Remedy::NextVersion,
         403 if dispensable => Remedy::Absent,

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::DynamicResourceScope;
-use kube::runtime::watcher::Event;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// An object.
 #[derive(Clone)]
@@ -48,12 +47,6 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-impl<K> From<PartialObjectMeta<K>> for Raw {
-    fn from(object: PartialObjectMeta<K>) -> Self {
-        Self::new(json!({"metadata": object.metadata}))
-    }
-}
-
 /// Never the content: it may be a Secret's.
 impl fmt::Debug for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,16 +80,5 @@ impl kube::Resource for Raw {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
-    }
-}
-
-/// The same event with another form of the object.
-pub(super) fn map<A, B>(event: Event<A>, form: impl FnOnce(A) -> B) -> Event<B> {
-    match event {
-        Event::Apply(object) => Event::Apply(form(object)),
-        Event::Delete(object) => Event::Delete(form(object)),
-        Event::InitApply(object) => Event::InitApply(form(object)),
-        Event::Init => Event::Init,
-        Event::InitDone => Event::InitDone,
     }
 }

@@ -80,11 +80,14 @@ fn events_become_changes() {
 fn what_to_do_about_errors() {
     let cases = [
         (404, Kind::VirtualService, true, false, Remedy::NextVersion),
+        (403, Kind::VirtualService, true, true, Remedy::Absent),
         (404, Kind::Ingress, true, false, Remedy::Retry),
         (403, Kind::RateLimitPolicy, true, false, Remedy::Absent),
         (403, Kind::Ingress, true, true, Remedy::Retry),
-        (403, Kind::Namespace, true, true, Remedy::Absent),
-        (403, Kind::Namespace, true, false, Remedy::Retry),
+        (403, Kind::IngressClass, true, true, Remedy::Absent),
+        (403, Kind::IngressClass, true, false, Remedy::Retry),
+        (403, Kind::ConfigMap, true, true, Remedy::Absent),
+        (403, Kind::ConfigMap, true, false, Remedy::Retry),
         (422, Kind::Ingress, true, false, Remedy::Pages),
         (422, Kind::Ingress, false, false, Remedy::Retry),
         (410, Kind::Ingress, true, false, Remedy::Retry),
@@ -92,9 +95,13 @@ fn what_to_do_about_errors() {
     ];
     for (code, kind, streaming, namespaced, expected) in cases {
         let status = Status { code, ..Status::default() };
-        assert_eq!(remedy(Some(&status), of(kind), streaming, namespaced), expected, "{code} {kind}");
+        let remedy = |listed| remedy(Some(&status), of(kind), streaming, namespaced, listed);
+        assert_eq!(remedy(false), expected, "{code} {kind}");
+        // That it may be read no more does not mean that it is gone.
+        let later = if code == 403 { Remedy::Retry } else { expected };
+        assert_eq!(remedy(true), later, "{code} {kind}, listed before");
     }
-    assert_eq!(remedy(None, of(Kind::Ingress), true, false), Remedy::Retry);
+    assert_eq!(remedy(None, of(Kind::Ingress), true, false, false), Remedy::Retry);
 }
 
 /// The watch's own patience decides how long a server is left alone that is overloaded or starts.
@@ -144,7 +151,7 @@ impl Followed {
     fn start(client: Client, namespaces: &[&str]) -> Self {
         let namespaces = namespaces.iter().map(ToString::to_string).collect();
         let (sender, inbox) = mpsc::channel(16);
-        tokio::spawn(follow(client, namespaces, sender));
+        tokio::spawn(follow(client, namespaces, ("edge".into(), "globals".into()), sender));
         Self { inbox, store: Store::new("cluster.local"), findings: BTreeMap::new(), ready: false }
     }
 
@@ -231,7 +238,11 @@ fn ingress(namespace: &str, name: &str, host: &str) -> Value {
 }
 
 fn namespace(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"a": "b"}}})
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn config_map(namespace: &str, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}})
 }
 
 fn secret(kind: &str, name: &str, data: Value) -> Value {
@@ -267,6 +278,11 @@ async fn a_real_api_server() {
     apply(&admin, ingress("other", "two", "two.example")).await;
     let data = json!({"tls.crt": "YQ==", "tls.key": "YQ=="});
     apply(&admin, secret("kubernetes.io/tls", "cert", data)).await;
+    apply(&admin, secret("Opaque", "password", json!({"password": "YQ==", "ca.crt": "YQ=="}))).await;
+    apply(&admin, namespace("edge")).await;
+    for (namespace, name) in [("edge", "globals"), ("edge", "other"), ("default", "globals")] {
+        apply(&admin, config_map(namespace, name)).await;
+    }
     apply(&admin, secret("helm.sh/release.v1", "release", json!({"release": "YQ=="}))).await;
 
     // Nothing is ready, and nothing fails, while it may not be read.
@@ -280,25 +296,25 @@ async fn a_real_api_server() {
         "Ingress/default/one",
         "Ingress/other/two",
         "Secret/default/cert",
-        "Namespace/other",
+        "ConfigMap/edge/globals",
         "Service/default/kubernetes",
     ] {
         assert!(names.iter().any(|it| it == name), "{name} of {names:?}");
     }
-    assert!(!names.iter().any(|it| it.contains("release") || it.contains("kube-root-ca.crt")), "{names:?}");
+    assert!(!names.iter().any(|it| it.contains("release")), "{names:?}");
+    assert_eq!(names.iter().filter(|it| it.starts_with("ConfigMap/")).count(), 1, "{names:?}");
+    let Some(Object::Secret(secret)) = followed.get(Kind::Secret, "default", "password") else { panic!() };
+    assert_eq!(secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["ca.crt"]);
     changes_of_objects(&mut followed, &admin).await;
     definitions_that_come_and_go(&mut followed, &admin).await;
 
     let mut two = Followed::start(server.client("reader").await, &["other", "third"]);
     two.until("ready", |it| it.ready).await;
-    assert_eq!(two.names(), ["Ingress/other/two", "Namespace/other"]);
+    assert_eq!(two.names(), ["ConfigMap/edge/globals", "Ingress/other/two"]);
     apply(&admin, namespace("third")).await;
     apply(&admin, ingress("third", "three", "three.example")).await;
-    two.until("a third", |it| it.names().len() == 4).await;
-    assert_eq!(
-        two.names(),
-        ["Ingress/other/two", "Ingress/third/three", "Namespace/other", "Namespace/third"]
-    );
+    two.until("a third", |it| it.names().len() == 3).await;
+    assert_eq!(two.names(), ["ConfigMap/edge/globals", "Ingress/other/two", "Ingress/third/three"]);
 }
 
 async fn changes_of_objects(followed: &mut Followed, admin: &Client) {
@@ -311,8 +327,6 @@ async fn changes_of_objects(followed: &mut Followed, admin: &Client) {
     assert_eq!((&metadata.managed_fields, &metadata.resource_version), (&None, &None));
     delete(admin, ingress("default", "one", "")).await;
     followed.until("a deletion", |it| one(it).is_none()).await;
-    let Some(Object::Namespace(other)) = followed.get(Kind::Namespace, "", "other") else { panic!() };
-    assert_eq!(other.labels.as_ref().and_then(|labels| labels.get("a")).map(String::as_str), Some("b"));
 }
 
 /// Definitions that are installed while the source runs, with objects that cannot be read.

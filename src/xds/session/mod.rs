@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use self::channel::{ASKED, Channel, Due, Retry};
 use self::order::Order;
+use self::subscription::Admission;
 use super::message::{Protocol, Response};
 use super::snapshot::{Found, Resources};
 use super::{Resource, Snapshot, TypeUrl, Version};
@@ -41,12 +42,15 @@ pub struct Settings {
     pub cluster_wait: Duration,
     /// The name of the `Secret` for server names without one of their own. Default: there is none.
     pub default_secret: Option<&'static str>,
-    /// How many names a stream may have served by the default `Secret`, which clients on the internet choose. Default:
-    /// 1,000.
+    /// How many names a stream may have served by the default `Secret`, which clients on the internet choose; one more
+    /// takes the place of the oldest. Default: 1,000.
     pub default_secret_names: usize,
     /// The same for names that are served by the `Secret` of a wildcard, or by their own in another letter case. Apart from
     /// those, so that a flood of any names takes no room from subdomains. Default: 10,000.
     pub wildcard_secret_names: usize,
+    /// Whether a snapshot declares a name, which no client can do. Such names are served in any number, and no flood of
+    /// others drives them out. Default: none.
+    pub declares: fn(&Snapshot, &str) -> bool,
     /// How long after its rejection a listener is sent again, since what it was rejected for may be over; twice as long
     /// after each further time. Default: 1 s.
     pub retry_after: Duration,
@@ -64,6 +68,7 @@ impl Default for Settings {
             default_secret: None,
             default_secret_names: 1_000,
             wildcard_secret_names: 10_000,
+            declares: |_, _| false,
             retry_after: Duration::from_secs(1),
             retry_at_least_every: Duration::from_secs(60),
             stand_in: |_, _| None,
@@ -271,17 +276,25 @@ impl Session {
 
     /// The resource that there is for a name, but for names of `Secret`s past the bounds of [`Settings`]: that there is
     /// none fails the handshake, and frees what the client keeps of a name that somebody made up.
-    fn target(&mut self, type_url: TypeUrl, name: &Arc<str>) -> Option<Arc<Resource>> {
+    fn target(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) -> Option<Arc<Resource>> {
         let (resource, found) = match self.snapshot.find(type_url, name, self.settings.default_secret) {
             Some((resource, found)) => (Some(resource.clone()), Some(found)),
             None => (None, None),
         };
         let limit = match found {
-            Some(Found::Default) => self.settings.default_secret_names,
-            _ => self.settings.wildcard_secret_names,
+            Some(Found::Default) => Some(self.settings.default_secret_names),
+            Some(Found::OtherCase | Found::Wildcard) => Some(self.settings.wildcard_secret_names),
+            None | Some(Found::Exact) => None,
         };
-        let subscription = &mut self.channels[type_url as usize].subscription;
-        resource.filter(|_| subscription.admit(name, found, limit))
+        let limit = limit.filter(|_| !(self.settings.declares)(&self.snapshot, name));
+        match self.channel_mut(type_url).subscription.admit(name, found, limit) {
+            Admission::Granted => resource,
+            Admission::InPlaceOf(oldest) => {
+                self.look_again(type_url, &oldest, now);
+                resource
+            }
+            Admission::Refused => None,
+        }
     }
 
     /// Notes that the snapshot's resource of this name changed.

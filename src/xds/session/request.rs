@@ -194,7 +194,7 @@ impl Session {
             return;
         }
         let name = self.intern(type_url, name);
-        let target = self.target(type_url, &name);
+        let target = self.target(type_url, &name, now);
         // It subscribes to the name in the same request, which asks for no answer of its own then.
         self.channel_mut(type_url).pending.remove(&name);
         if type_url == TypeUrl::Cluster {

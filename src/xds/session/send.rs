@@ -92,7 +92,7 @@ impl Session {
         if !self.channel(type_url).subscription.covers(name) {
             return Verdict::Nothing;
         }
-        let target = self.target(type_url, name);
+        let target = self.target(type_url, name, now);
         let rejection = self.channel(type_url).rejected.get(name).copied();
         let is_same =
             |rejection: Rejection| target.as_ref().is_some_and(|r| r.version() == rejection.version);

@@ -1,6 +1,6 @@
 //! What a client asked of one type.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::xds::TypeUrl;
@@ -40,8 +40,10 @@ impl Subscription {
         &self.names
     }
 
+    /// Takes in that the client asks for a name, be it once more.
     pub(super) fn insert(&mut self, name: Arc<str>) {
         if let Some(hosts) = &mut self.hosts {
+            hosts.leave(&name);
             hosts.insert(&name);
         }
         self.names.insert(name);
@@ -69,20 +71,82 @@ impl Subscription {
         touched
     }
 
-    /// Whether a name may be served by what was found: its own `Secret`, or one that it shares with at most so many. A
-    /// name that is served stays so, until it is served by another one or the client gives it up.
-    pub(super) fn admit(&mut self, name: &Arc<str>, found: Option<Found>, limit: usize) -> bool {
-        let Some(hosts) = &mut self.hosts else { return true };
+    /// Whether a name may be served by what was found: its own `Secret`, or one that at most so many share; without a
+    /// limit, any number. A name that is served stays so, until it is served by another `Secret`, the client gives it up,
+    /// or later ones need its place.
+    pub(super) fn admit(&mut self, name: &Arc<str>, found: Option<Found>, limit: Option<usize>) -> Admission {
+        let Some(hosts) = &mut self.hosts else { return Admission::Granted };
         let (shares, other) = match found {
             None | Some(Found::Exact) => {
                 hosts.leave(name);
-                return true;
+                return Admission::Granted;
             }
             Some(Found::OtherCase | Found::Wildcard) => (&mut hosts.by_wildcard, &mut hosts.by_default),
             Some(Found::Default) => (&mut hosts.by_default, &mut hosts.by_wildcard),
         };
-        other.remove(name);
-        shares.contains(name) || (shares.len() < limit && shares.insert(name.clone()))
+        other.leave(name);
+        match limit {
+            Some(limit) => shares.admit(name, limit),
+            None => {
+                shares.leave(name);
+                Admission::Granted
+            }
+        }
+    }
+
+    /// Whether a name had to give its place to a later one, and was not asked again.
+    #[cfg(test)]
+    pub(super) fn is_out(&self, name: &str) -> bool {
+        let hosts = self.hosts.iter();
+        hosts
+            .flat_map(|hosts| [&hosts.by_default, &hosts.by_wildcard])
+            .any(|shares| shares.out.contains(name))
+    }
+}
+
+/// Whether a name may be served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    /// It takes the place of this one, which is served no more.
+    InPlaceOf(Arc<str>),
+    Refused,
+}
+
+/// The names that share `Secret`s, each in a place of its own.
+#[derive(Default)]
+struct Shares {
+    /// By when they came.
+    names: BTreeMap<u64, Arc<str>>,
+    places: HashMap<Arc<str>, u64>,
+    last: u64,
+    /// Names that had to go for later ones. They stay out until the client asks anew, lest they take turns for ever.
+    out: HashSet<Arc<str>>,
+}
+
+impl Shares {
+    fn admit(&mut self, name: &Arc<str>, limit: usize) -> Admission {
+        if self.places.contains_key(name) {
+            return Admission::Granted;
+        }
+        if limit == 0 || self.out.contains(name) {
+            return Admission::Refused;
+        }
+        let oldest = if self.places.len() < limit { None } else { self.names.pop_first() };
+        self.last += 1;
+        self.names.insert(self.last, name.clone());
+        self.places.insert(name.clone(), self.last);
+        let Some((_, oldest)) = oldest else { return Admission::Granted };
+        self.places.remove(&oldest);
+        self.out.insert(oldest.clone());
+        Admission::InPlaceOf(oldest)
+    }
+
+    fn leave(&mut self, name: &str) {
+        self.out.remove(name);
+        if let Some(place) = self.places.remove(name) {
+            self.names.remove(&place);
+        }
     }
 }
 
@@ -92,9 +156,9 @@ struct Hosts {
     /// By wildcard, and by lower-cased name if that is another one.
     by_key: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Served by the `Secret` of a wildcard, or of the name in other letter case.
-    by_wildcard: HashSet<Arc<str>>,
+    by_wildcard: Shares,
     /// Served by the default `Secret`.
-    by_default: HashSet<Arc<str>>,
+    by_default: Shares,
 }
 
 impl Hosts {
@@ -118,8 +182,8 @@ impl Hosts {
 
     /// A name shares no `Secret` any more.
     fn leave(&mut self, name: &str) {
-        self.by_wildcard.remove(name);
-        self.by_default.remove(name);
+        self.by_wildcard.leave(name);
+        self.by_default.leave(name);
     }
 }
 

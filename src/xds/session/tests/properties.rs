@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::client::{Client, FORMS, askable, is_refused, requires, resource, stand_in, universe};
 use crate::xds::message::{Ask, Protocol, Request, Response};
 use crate::xds::session::{Session, Settings};
+use crate::xds::snapshot::Found;
 use crate::xds::{Snapshot, TypeUrl, Update};
 
 /// Something that happens.
@@ -66,10 +67,18 @@ struct World {
     sent: BTreeMap<(TypeUrl, String), Option<u64>>,
 }
 
+/// How many names may share a secret.
+const SHARED: usize = 2;
+/// The name to which that does not apply.
+const DECLARED: &str = "b.x";
+
 fn settings() -> Settings {
     Settings {
         cluster_wait: Duration::from_secs(10),
         default_secret: Some("*"),
+        default_secret_names: SHARED,
+        wildcard_secret_names: SHARED,
+        declares: |_, name| name == DECLARED,
         stand_in,
         ..Settings::default()
     }
@@ -234,11 +243,28 @@ impl World {
             }
             self.check_held(type_url);
         }
+        self.check_shared();
+    }
+
+    /// As many names share a secret as may, at most.
+    fn check_shared(&self) {
+        let names = self.client.kinds[TypeUrl::Secret as usize].view.keys();
+        let found = names
+            .filter(|name| *name != DECLARED)
+            .filter_map(|name| self.snapshot.find(TypeUrl::Secret, name, Some("*")).map(|(_, found)| found));
+        let (by_default, others): (Vec<_>, Vec<_>) = found.partition(|found| *found == Found::Default);
+        let by_wildcard = others.iter().filter(|found| **found != Found::Exact).count();
+        // Of the other variant's clients none can be told that there is a secret no more.
+        let bounded = by_default.len() <= SHARED && by_wildcard <= SHARED;
+        assert!(bounded || self.protocol == Protocol::Sotw, "{by_default:?} {others:?}");
     }
 
     fn check_name(&self, type_url: TypeUrl, name: &str, has: Option<u64>) {
         let target = self.snapshot.find(type_url, name, Some("*")).map(|(r, _)| r.version().0);
+        let is_out = self.session.channel(type_url).subscription.is_out(name);
+        assert!(!is_out || name != DECLARED);
         let fine = match target {
+            Some(_) if is_out => has.is_none() || self.protocol == Protocol::Sotw,
             // Requests to a host without routes would wait.
             Some(target) if is_refused(target) && type_url == TypeUrl::RouteConfiguration => {
                 has.is_some_and(|has| !is_refused(has))

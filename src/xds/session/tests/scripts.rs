@@ -47,6 +47,7 @@ impl Play {
             default_secret: Some("*"),
             default_secret_names: 2,
             wildcard_secret_names: 3,
+            declares: |snapshot, name| snapshot.get(TypeUrl::ScopedRouteConfiguration, name).is_some(),
             stand_in,
             ..Settings::default()
         };
