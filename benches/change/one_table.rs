@@ -72,6 +72,7 @@ async fn serve_all(
         changes: Changes::new(fleet.clone(), metrics.clone()),
         ratelimit: None,
         metrics,
+        tls: None,
     };
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     tasks.spawn(async move { Ok(files::follow(folder, sender).await?) });

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::admin::{self, Metrics, changes::Changes};
 use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port, reached_at};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::settings::Settings;
@@ -30,6 +30,7 @@ use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::status;
 use crate::store::Change;
+use crate::tls::MutualTls;
 use crate::translate;
 use crate::values::Severity;
 use crate::xds;
@@ -110,6 +111,8 @@ struct ControlPlane {
 
 impl ControlPlane {
     async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
+        let tls = options.xds_tls.clone().map(MutualTls::open).transpose();
+        let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
         let xds = listen("xds", options.listen.xds).await?;
         let admin = listen("admin", options.listen.admin).await?;
         let ratelimit = match options.ratelimit {
@@ -146,6 +149,9 @@ impl ControlPlane {
             }
             this.tasks.spawn(keeper::run(state, snapshots_seen.clone(), this.ended()));
         }
+        if let Some(certificates) = certificates {
+            this.spawn_until_ended(certificates.run());
+        }
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
         let outlets = pipeline::Outlets {
@@ -159,7 +165,7 @@ impl ControlPlane {
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
-        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service, status);
+        this.spawn_xds(xds, tls.as_ref(), service, status);
         let ratelimit =
             ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
         this.spawn_status(options, published_seen.clone());
@@ -170,6 +176,7 @@ impl ControlPlane {
             changes,
             ratelimit,
             metrics,
+            tls,
         };
         let ended = this.ended();
         this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
@@ -183,6 +190,17 @@ impl ControlPlane {
             // The sender is gone only when everything is.
             let _ = shutdown.wait_for(|ended| *ended).await;
         }
+    }
+
+    /// For what has nothing to finish.
+    fn spawn_until_ended(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => Ok(()),
+                () = ended => Ok(()),
+            }
+        });
     }
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
@@ -213,14 +231,20 @@ impl ControlPlane {
     fn spawn_xds(
         &mut self,
         listener: TcpListener,
-        mut server: Server,
+        tls: Option<&MutualTls>,
         service: xds::server::DiscoveryService,
         status: admin::csds::Service,
     ) {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let router = xds::server::builder().add_service(service).add_service(status);
+        let serving = match tls {
+            Some(tls) => router.serve_with_incoming(tls.incoming(listener)).boxed(),
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                router.serve_with_incoming(incoming).boxed()
+            }
+        };
         let ended = self.ended();
         self.tasks.spawn(async move {
-            let serving = server.add_service(service).add_service(status).serve_with_incoming(incoming);
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
@@ -278,18 +302,6 @@ impl ControlPlane {
         }
         Ok(())
     }
-}
-
-/// The gRPC server for xDS; with files of mutual TLS, for Envoys whose certificate the authority signed.
-fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
-    let server = xds::server::builder();
-    let Some(tls) = tls else { return Ok(server) };
-    let read =
-        |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let config = ServerTlsConfig::new()
-        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
-        .client_ca_root(tonic::transport::Certificate::from_pem(read(&tls.authority)?));
-    server.tls_config(config).context("cannot use the files of mutual TLS")
 }
 
 async fn source(
