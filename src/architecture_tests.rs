@@ -35,7 +35,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["model"]),
+    ("ratelimit", &["model", "tls"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
@@ -49,6 +49,7 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/bootstrap.rs", "translate", "prints what a pure function makes of flags"),
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
+    ("cli/ratelimit.rs", "tls", "is the rate limit service"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",

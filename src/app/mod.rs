@@ -25,7 +25,8 @@ use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
-use crate::settings::Settings;
+use crate::ratelimit::serve::Listeners;
+use crate::settings::{RateLimitService, Settings};
 use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::status;
@@ -120,7 +121,7 @@ impl ControlPlane {
             Place::Remote(_) | Place::Off => None,
         };
         let mut settings = options.settings.clone();
-        settings.ratelimit = ratelimit_address(options, ratelimit.as_ref(), xds.local_addr()?)?;
+        settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), xds.local_addr()?)?;
         let mut compiler = Compiler::new(settings, generate_certificate()?)?;
         // The listeners are made, and debug pages are for whoever asks.
         crate::descriptors::release();
@@ -166,8 +167,11 @@ impl ControlPlane {
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
-        let ratelimit =
-            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
+        let ratelimit_tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
+        let ratelimit = ratelimit.map(|calls| {
+            let listeners = Listeners { calls, tls: ratelimit_tls, health: None };
+            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
+        });
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
             snapshots: snapshots_seen,
@@ -256,7 +260,7 @@ impl ControlPlane {
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
-        listener: TcpListener,
+        listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         mut published: watch::Receiver<Arc<Published>>,
     ) -> admin::RateLimit {
@@ -266,7 +270,7 @@ impl ControlPlane {
         let ended = self.ended();
         self.tasks.spawn(async move {
             if published.wait_for(|published| published.ready).await.is_ok() {
-                crate::ratelimit::serve::serve(listener, limits, counters, decisions, ended).await?;
+                crate::ratelimit::serve::serve(listeners, limits, counters, decisions, ended).await?;
             }
             Ok(())
         });
@@ -324,7 +328,17 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     Ok(listener)
 }
 
-/// Where Envoys reach the rate limit service.
+/// How Envoys reach the rate limit service.
+fn ratelimit_service(
+    options: &ServeOptions,
+    listener: Option<&TcpListener>,
+    xds: SocketAddr,
+) -> anyhow::Result<Option<RateLimitService>> {
+    let secrets = options.ratelimit_tls.clone();
+    let address = ratelimit_address(options, listener, xds)?;
+    Ok(address.map(|(host, port)| RateLimitService { host, port, secrets }))
+}
+
 fn ratelimit_address(
     options: &ServeOptions,
     listener: Option<&TcpListener>,

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Asked, Cluster, Program, free_port, until};
+use crate::cluster::{Asked, Cluster};
+use crate::process::{Program, free_port, get, until};
 use crate::tools::{Objects, run};
 
 const NAMESPACE: &str = "chancery-system";
@@ -57,16 +55,6 @@ pub(crate) fn mount(cluster: &Cluster, secret: &str) -> String {
     folder.display().to_string()
 }
 
-/// The answer to a GET if it is a good one.
-pub(crate) fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(answer)
-}
-
 impl ControlPlane {
     /// Starts it with the arguments of its Deployment and a token of its ServiceAccount, and waits until it is ready.
     pub(crate) fn start(cluster: &Cluster, deployed: &Objects, number: u8) -> Self {
@@ -84,6 +72,7 @@ impl ControlPlane {
                 .replace("0.0.0.0:18000", &format!("127.0.0.1:{xds}"))
                 .replace("0.0.0.0:18001", &format!("127.0.0.1:{admin}"))
                 .replace("/etc/chancery/xds", &secrets)
+                .replace("/etc/envoy/bootstrap", &cluster.path("").display().to_string())
                 .replace("/var/lib/chancery", &state.display().to_string())
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));

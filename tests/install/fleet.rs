@@ -10,13 +10,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Program, free_port, until};
-use crate::control_plane::{ControlPlane, arguments, get, mount, object};
+use crate::cluster::Cluster;
+use crate::control_plane::{ControlPlane, arguments, mount, object};
+use crate::process::{Program, envoy, free_port, get, until};
 use crate::tools::{Objects, root, run};
-
-fn envoy() -> PathBuf {
-    std::env::var_os("E2E_ENVOY").map_or_else(|| root().join("tools/envoy/envoy"), PathBuf::from)
-}
 
 /// Where an Envoy of the tests listens in place of the ports of its manifest.
 struct Ports {

@@ -4,6 +4,8 @@
 mod cluster;
 mod control_plane;
 mod fleet;
+#[path = "../process.rs"]
+mod process;
 mod tools;
 
 use serde_json::{Value, json};
@@ -116,6 +118,7 @@ fn installed_by_helm(cluster: &Cluster) {
             "secret",
             "other-xds",
             "other-envoy-xds",
+            "other-ratelimit-xds",
             "--namespace=elsewhere",
             "-o",
             "jsonpath={.items[*].data}",
