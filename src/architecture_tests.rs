@@ -23,6 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("store", &["values", "crd"]),
     ("source", &["values", "crd", "parallel", "store"]),
     ("options", &["settings"]),
+    ("tls", &["options"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
     ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
     ("xds", &[]),
@@ -46,9 +47,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["model"]),
+    ("ratelimit", &["model", "tls"]),
     // Handles of what others hold, to be read.
-    ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit"]),
+    ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
 ];
 
@@ -60,6 +61,8 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/bootstrap.rs", "translate", "prints what a pure function makes of flags"),
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
+    ("cli/ratelimit.rs", "tls", "is the rate limit service"),
+    ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",
         "clock",
@@ -77,8 +80,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["descriptors", "translate", "xds", "state"]),
     ("prost_reflect", &["descriptors"]),
     ("tonic", &["xds", "ratelimit", "app"]),
-    ("tokio", &["source", "xds", "fleet", "status", "ratelimit", "admin", "app", "cli"]),
-    ("futures", &["source", "xds", "status", "ratelimit", "admin", "app"]),
+    ("tokio", &["source", "xds", "fleet", "status", "tls", "ratelimit", "admin", "app", "cli"]),
+    ("futures", &["source", "xds", "status", "tls", "ratelimit", "admin", "app"]),
     ("axum", &["admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
     ("notify", &["source"]),

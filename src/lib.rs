@@ -27,6 +27,7 @@ pub mod compile;
 pub mod fleet;
 pub mod state;
 pub mod status;
+pub mod tls;
 pub mod ratelimit;
 pub mod admin;
 pub mod telemetry;

@@ -24,6 +24,8 @@ pub struct ServeOptions {
     pub ratelimit: Place,
     /// Host and port at which Envoys reach the embedded one; without it, [`reached_at`] says.
     pub ratelimit_address: Option<(String, u16)>,
+    /// Mutual TLS to the rate limit service: the folder, as Envoys see it, with their secrets.
+    pub ratelimit_tls: Option<String>,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }

@@ -27,8 +27,19 @@ pub struct Settings {
     pub on_demand_threshold: usize,
     /// The DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: String,
-    /// Host and port at which Envoys reach the rate limit service; none switches limits off.
-    pub ratelimit: Option<(String, u16)>,
+    /// How Envoys reach the rate limit service; none switches limits off.
+    pub ratelimit: Option<RateLimitService>,
+}
+
+/// How Envoys reach the rate limit service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RateLimitService {
+    /// A DNS name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The folder, as Envoys see it, with their secrets for mutual TLS; none means plain.
+    pub secrets: Option<String>,
 }
 
 impl Default for Settings {

@@ -69,6 +69,7 @@ async fn serve_all(
         changes: Changes::new(fleet.clone(), metrics.clone()),
         ratelimit: None,
         metrics,
+        tls: None,
     };
     tasks.spawn(async move { Ok(admin::serve(admin, state, std::future::pending()).await?) });
     let service = xds::server::service(snapshots, fleet).with_settings(translate::sessions());

@@ -26,6 +26,7 @@ use crate::compile::Published;
 use crate::fleet::Fleet;
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
+use crate::tls::MutualTls;
 use crate::xds::snapshot;
 use changes::Changes;
 use error::Error;
@@ -46,6 +47,8 @@ pub struct State {
     pub ratelimit: Option<RateLimit>,
     /// What is counted where it happens; the rest is counted when metrics are asked for.
     pub metrics: Metrics,
+    /// The certificate that Envoys are shown, if they are shown one.
+    pub tls: Option<MutualTls>,
 }
 
 /// The rate limit service of this process.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -31,7 +32,8 @@ impl Collector for Now {
         self.snapshot(&mut encoder)?;
         self.findings(&mut encoder)?;
         self.fleet(&mut encoder)?;
-        self.ratelimit(&mut encoder)
+        self.ratelimit(&mut encoder)?;
+        self.certificate(&mut encoder)
     }
 }
 
@@ -112,6 +114,19 @@ impl Now {
         let usage = service.counters.as_ref().map(|counters| counters.usage());
         let usage = usage.into_iter().map(|usage| -> (Labels<0>, u64) { ([], usage.counters as u64) });
         gauges(encoder, "ratelimit_counters", "Counters that the rate limit service holds", usage)
+    }
+
+    fn certificate(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(tls) = &self.0.tls else { return Ok(()) };
+        let identity = tls.identity();
+        let expires = identity.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let serial = [("serial", identity.serial.clone())];
+        let help = "When the certificate that Envoys are shown expires, in seconds since 1970";
+        gauges(encoder, "xds_certificate_expiry_timestamp_seconds", help, [(serial, expires)])?;
+        let none: Labels<0> = [];
+        let help =
+            "Whether the files of mutual TLS hold what cannot be used, so that the one before is shown";
+        gauges(encoder, "xds_certificate_refused", help, [(none, u64::from(tls.refused()))])
     }
 }
 

@@ -42,6 +42,7 @@ fn fixture() -> Fixture {
         changes: Changes::new(fleet, metrics.clone()),
         ratelimit: Some(RateLimit { decisions: Arc::default(), counters: Some(Arc::default()) }),
         metrics,
+        tls: None,
     };
     Fixture { state, snapshots, published }
 }

@@ -11,25 +11,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::admin::{self, Metrics, changes::Changes};
 use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, TlsFiles, host_port, reached_at};
+use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
-use crate::settings::Settings;
+use crate::ratelimit::serve::Listeners;
+use crate::settings::{RateLimitService, Settings};
 use crate::source::{files, kubernetes};
 use crate::state::State;
 use crate::status;
 use crate::store::Change;
+use crate::tls::MutualTls;
 use crate::translate;
 use crate::values::Severity;
 use crate::xds;
@@ -110,6 +112,8 @@ struct ControlPlane {
 
 impl ControlPlane {
     async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
+        let tls = options.xds_tls.clone().map(MutualTls::open).transpose();
+        let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
         let xds = listen("xds", options.listen.xds).await?;
         let admin = listen("admin", options.listen.admin).await?;
         let health = match options.listen.health {
@@ -121,7 +125,7 @@ impl ControlPlane {
             Place::Remote(_) | Place::Off => None,
         };
         let mut settings = options.settings.clone();
-        settings.ratelimit = ratelimit_address(options, ratelimit.as_ref(), xds.local_addr()?)?;
+        settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), xds.local_addr()?)?;
         let mut compiler = Compiler::new(settings, generate_certificate()?)?;
         // The listeners are made, and debug pages are for whoever asks.
         crate::descriptors::release();
@@ -150,6 +154,9 @@ impl ControlPlane {
             }
             this.tasks.spawn(keeper::run(state, snapshots_seen.clone(), this.ended()));
         }
+        if let Some(certificates) = certificates {
+            this.spawn_until_ended(certificates.run());
+        }
         this.spawn_source(options, sender);
         let rejections = fleet.rejections();
         let outlets = pipeline::Outlets {
@@ -165,9 +172,12 @@ impl ControlPlane {
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
-        this.spawn_xds(xds, xds_server(options.xds_tls.as_ref())?, service, status);
-        let ratelimit =
-            ratelimit.map(|listener| this.spawn_ratelimit(listener, limits_seen, published_seen.clone()));
+        this.spawn_xds(xds, tls.as_ref(), service, status);
+        let ratelimit_tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
+        let ratelimit = ratelimit.map(|calls| {
+            let listeners = Listeners { calls, tls: ratelimit_tls, health: None };
+            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
+        });
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
             snapshots: snapshots_seen,
@@ -176,6 +186,7 @@ impl ControlPlane {
             changes,
             ratelimit,
             metrics,
+            tls,
         };
         if let Some(health) = health {
             let (state, ended) = (state.clone(), this.ended());
@@ -193,6 +204,17 @@ impl ControlPlane {
             // The sender is gone only when everything is.
             let _ = shutdown.wait_for(|ended| *ended).await;
         }
+    }
+
+    /// For what has nothing to finish.
+    fn spawn_until_ended(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => Ok(()),
+                () = ended => Ok(()),
+            }
+        });
     }
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
@@ -224,14 +246,20 @@ impl ControlPlane {
     fn spawn_xds(
         &mut self,
         listener: TcpListener,
-        mut server: Server,
+        tls: Option<&MutualTls>,
         service: xds::server::DiscoveryService,
         status: admin::csds::Service,
     ) {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let router = xds::server::builder().add_service(service).add_service(status);
+        let serving = match tls {
+            Some(tls) => router.serve_with_incoming(tls.incoming(listener)).boxed(),
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                router.serve_with_incoming(incoming).boxed()
+            }
+        };
         let ended = self.ended();
         self.tasks.spawn(async move {
-            let serving = server.add_service(service).add_service(status).serve_with_incoming(incoming);
             // Streams never end by themselves, so there is nothing to drain: Envoy keeps what it has.
             tokio::select! {
                 result = serving => Ok(result?),
@@ -243,7 +271,7 @@ impl ControlPlane {
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
-        listener: TcpListener,
+        listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         mut published: watch::Receiver<Arc<Published>>,
     ) -> admin::RateLimit {
@@ -253,7 +281,7 @@ impl ControlPlane {
         let ended = self.ended();
         self.tasks.spawn(async move {
             if published.wait_for(|published| published.ready).await.is_ok() {
-                crate::ratelimit::serve::serve(listener, limits, counters, decisions, ended).await?;
+                crate::ratelimit::serve::serve(listeners, limits, counters, decisions, ended).await?;
             }
             Ok(())
         });
@@ -291,18 +319,6 @@ impl ControlPlane {
     }
 }
 
-/// The gRPC server for xDS; with files of mutual TLS, for Envoys whose certificate the authority signed.
-fn xds_server(tls: Option<&TlsFiles>) -> anyhow::Result<Server> {
-    let server = xds::server::builder();
-    let Some(tls) = tls else { return Ok(server) };
-    let read =
-        |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let config = ServerTlsConfig::new()
-        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
-        .client_ca_root(tonic::transport::Certificate::from_pem(read(&tls.authority)?));
-    server.tls_config(config).context("cannot use the files of mutual TLS")
-}
-
 async fn source(
     manifests: Option<PathBuf>,
     options: KubernetesOptions,
@@ -324,7 +340,17 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     Ok(listener)
 }
 
-/// Where Envoys reach the rate limit service.
+/// How Envoys reach the rate limit service.
+fn ratelimit_service(
+    options: &ServeOptions,
+    listener: Option<&TcpListener>,
+    xds: SocketAddr,
+) -> anyhow::Result<Option<RateLimitService>> {
+    let secrets = options.ratelimit_tls.clone();
+    let address = ratelimit_address(options, listener, xds)?;
+    Ok(address.map(|(host, port)| RateLimitService { host, port, secrets }))
+}
+
 fn ratelimit_address(
     options: &ServeOptions,
     listener: Option<&TcpListener>,

@@ -1,18 +1,20 @@
 //! `bootstrap`: what an Envoy of this control plane starts with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
 use super::{memory_limit, output};
 use crate::options::host_port;
-use crate::translate::bootstrap::{MAX_CONNECTIONS, NODE_CLUSTER, Options, Tls, bootstrap};
+use crate::translate::bootstrap::{MAX_CONNECTIONS, NODE_CLUSTER, Options, Tls, bootstrap, secrets};
+use crate::translate::mutual_tls::Files;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where it is written; standard output unless given
+    /// Where it is written; standard output unless given. With mutual TLS, what makes Envoy read its certificate, key and
+    /// authority again when they are exchanged is written beside it: Envoy has to see this folder by the same path
     #[arg(long, value_name = "FILE")]
     write_to: Option<PathBuf>,
     /// The control plane's xDS, as this Envoy reaches it
@@ -47,7 +49,10 @@ pub(super) struct Args {
 pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     let tls = match (args.xds_tls_cert, args.xds_tls_key, args.xds_ca) {
         (None, None, None) => None,
-        (Some(certificate), Some(key), Some(authority)) => Some(Tls { certificate, key, authority }),
+        (Some(certificate), Some(key), Some(authority)) => Some(Tls {
+            files: Files { certificate, key, authority },
+            secrets: args.write_to.as_deref().map(folder).transpose()?,
+        }),
         _ => bail!("--xds-tls-cert, --xds-tls-key and --xds-ca go together: both sides prove who they are"),
     };
     let options = Options {
@@ -59,14 +64,39 @@ pub(super) fn execute(args: Args) -> anyhow::Result<ExitCode> {
         max_connections: args.max_connections,
         tls,
     };
+    if let Some(tls) = &options.tls {
+        write_secrets(tls)?;
+    }
     let text = serde_json::to_string_pretty(&bootstrap(&options)?)?;
     match args.write_to {
         None => output::print(&(text + "\n"))?,
-        Some(path) => {
-            std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        Some(path) => write(&path, text)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder that a file is in.
+fn folder(file: &Path) -> anyhow::Result<String> {
+    let path = std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))?;
+    let folder = path.parent().and_then(Path::to_str);
+    Ok(folder
+        .with_context(|| format!("{} is in no folder that Envoy could name", path.display()))?
+        .to_owned())
+}
+
+fn write_secrets(tls: &Tls) -> anyhow::Result<()> {
+    let Some(folder) = &tls.secrets else {
+        tracing::warn!("Envoy will read its certificate once: with --write-to, it sees when it is exchanged");
+        return Ok(());
+    };
+    for (name, secret) in secrets(&tls.files)? {
+        write(&Path::new(folder).join(name), serde_json::to_string_pretty(&secret)?)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: String) -> anyhow::Result<()> {
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn host_name() -> anyhow::Result<String> {

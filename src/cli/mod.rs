@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod config;
 mod memory;
+mod mutual_tls;
 mod output;
 mod ratelimit;
 mod run;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{memory_limit, serve};
 use crate::options::RunOptions;
@@ -40,12 +40,13 @@ impl Args {
                 format!("no Envoy: neither `envoy` in the PATH nor {INSTALLED}; name one by --envoy")
             })?,
         };
-        Ok(RunOptions {
-            serve: self.serve.options()?,
-            envoy,
-            envoy_admin: self.envoy_admin,
-            envoy_memory: memory_limit(),
-        })
+        let serve = self.serve.options()?;
+        if serve.xds_tls.is_some() {
+            bail!(
+                "--xds-tls-cert, --xds-tls-key and --xds-ca are for `serve`: here xDS stays on this machine"
+            );
+        }
+        Ok(RunOptions { serve, envoy, envoy_admin: self.envoy_admin, envoy_memory: memory_limit() })
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::ArgAction;
 
-use super::{address, namespaced, settings};
-use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, TlsFiles, host_port};
+use super::{address, mutual_tls, namespaced, settings};
+use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, host_port};
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
-    xds: XdsArgs,
+    tls: mutual_tls::Args,
     #[command(flatten)]
     services: ServiceArgs,
     #[command(flatten)]
@@ -51,24 +51,6 @@ struct ListenArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Mutual TLS of xDS")]
-struct XdsArgs {
-    /// PEM file with the control plane's certificate chain
-    #[arg(long, value_name = "FILE")]
-    xds_tls_cert: Option<PathBuf>,
-    /// PEM file with its private key
-    #[arg(long, value_name = "FILE")]
-    xds_tls_key: Option<PathBuf>,
-    /// PEM file with the authority that signs Envoys' certificates
-    #[arg(long, value_name = "FILE")]
-    xds_ca: Option<PathBuf>,
-    /// Listen beyond loopback without TLS: whoever reaches the port reads private keys
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
-    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
-    xds_insecure: bool,
-}
-
-#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Services that Envoy calls")]
 struct ServiceArgs {
     /// Rate limit service: embedded, off, or where it is
@@ -78,6 +60,10 @@ struct ServiceArgs {
     /// every address, that of the variable POD_IP, else that of xDS
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     ratelimit_address: Option<(String, u16)>,
+    /// Mutual TLS to the rate limit service: the folder, as Envoys see it, into which `bootstrap --write-to` has put their
+    /// secrets; plain unless given
+    #[arg(long, value_name = "DIR")]
+    ratelimit_tls: Option<String>,
     /// Auth service: embedded or off, which mean the same, since there is none yet; an address is refused
     #[arg(long, value_name = "embedded|off")]
     authz: Option<Place>,
@@ -109,6 +95,27 @@ struct KubernetesArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true")]
     #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     leader_election: bool,
+}
+
+impl ServiceArgs {
+    /// The folder with Envoys' secrets, where it is of use.
+    fn tls(&self, certificate: bool) -> anyhow::Result<Option<String>> {
+        let Some(folder) = &self.ratelimit_tls else { return Ok(None) };
+        match self.ratelimit {
+            Place::Embedded if !certificate => {
+                bail!(
+                    "--ratelimit-tls needs what to show Envoys: give --xds-tls-cert, --xds-tls-key and --xds-ca"
+                )
+            }
+            Place::Embedded if self.ratelimit_address.is_none() => {
+                bail!(
+                    "--ratelimit-tls needs --ratelimit-address: a name or an address that the certificate is for"
+                )
+            }
+            Place::Embedded | Place::Remote(_) => Ok(Some(folder.clone())),
+            Place::Off => bail!("--ratelimit-tls and --ratelimit=off do not go together"),
+        }
+    }
 }
 
 impl Args {
@@ -163,13 +170,14 @@ impl Args {
                 "--ratelimit-address says where the embedded service is reached, and --ratelimit that it is not embedded"
             );
         }
-        let xds_tls = self.xds.tls()?;
-        let xds = self.listen.xds_listen;
-        if !xds.ip().is_loopback() && xds_tls.is_none() && !self.xds.xds_insecure {
-            bail!(
-                "refusing to listen on {xds} for xDS without TLS, since private keys are sent there: give \
-                 --xds-tls-cert, --xds-tls-key and --xds-ca, or --xds-insecure if the network is trusted"
-            );
+        let xds_tls = self.tls.files()?;
+        let ratelimit_tls = self.services.tls(xds_tls.is_some())?;
+        let (xds, ratelimit) = (self.listen.xds_listen, self.listen.ratelimit_listen);
+        let flags = "--xds-tls-cert, --xds-tls-key and --xds-ca";
+        self.tls.may_listen(xds, xds_tls.is_some(), "xDS, where private keys are sent,", flags)?;
+        if self.services.ratelimit == Place::Embedded {
+            let flags = "--xds-tls-cert, --xds-tls-key, --xds-ca and --ratelimit-tls";
+            self.tls.may_listen(ratelimit, ratelimit_tls.is_some(), "the rate limit service", flags)?;
         }
         Ok(ServeOptions {
             settings: self.settings.settings(),
@@ -185,28 +193,13 @@ impl Args {
                 xds,
                 admin: self.listen.admin_listen,
                 health: self.listen.health_listen,
-                ratelimit: self.listen.ratelimit_listen,
+                ratelimit,
             },
             xds_tls,
             ratelimit: self.services.ratelimit,
             ratelimit_address: self.services.ratelimit_address,
+            ratelimit_tls,
             state_dir: self.state_dir,
         })
-    }
-}
-
-impl XdsArgs {
-    fn tls(&self) -> anyhow::Result<Option<TlsFiles>> {
-        match (&self.xds_tls_cert, &self.xds_tls_key, &self.xds_ca) {
-            (None, None, None) => Ok(None),
-            (Some(certificate), Some(key), Some(authority)) => Ok(Some(TlsFiles {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                authority: authority.clone(),
-            })),
-            _ => {
-                bail!("--xds-tls-cert, --xds-tls-key and --xds-ca go together: Envoys prove who they are too")
-            }
-        }
     }
 }

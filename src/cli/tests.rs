@@ -113,8 +113,34 @@ fn xds_leaves_the_machine_with_tls_only() {
     assert!(serve(&[open, tls[0], tls[1]]).unwrap_err().to_string().contains("go together"));
     assert!(serve(&[open, "--xds-insecure"]).unwrap().xds_tls.is_none());
     assert!(serve(&["--xds-listen=[::1]:0"]).is_ok());
+    let limits = "--ratelimit-listen=0.0.0.0:18002";
+    let told = ["--ratelimit-address=limits.chancery.svc:18002", "--ratelimit-tls=/s"];
+    let refused = |args: &[&str]| serve(args).unwrap_err().to_string();
+    assert!(refused(&[limits]).contains("--ratelimit-tls"));
+    assert!(refused(&[&[limits], &tls[..]].concat()).contains("--ratelimit-tls"), "for xDS only");
+    assert!(refused(&[&[limits], &told[..]].concat()).contains("--xds-tls-cert"));
+    assert!(refused(&[&tls[..], &told[1..]].concat()).contains("--ratelimit-address"));
+    assert!(refused(&["--ratelimit=off", told[1]]).contains("--ratelimit=off"));
+    let options = serve(&[&[limits], &told[..], &tls[..]].concat()).unwrap();
+    assert_eq!(options.ratelimit_tls.as_deref(), Some("/s"));
+    for plain in [&[limits, "--xds-insecure"][..], &[limits, "--ratelimit=off"], &[limits, "--ratelimit=a:1"]]
+    {
+        assert_eq!(serve(plain).unwrap().ratelimit_tls, None, "{plain:?}");
+    }
     let files = TlsFiles { certificate: "c".into(), key: "k".into(), authority: "a".into() };
     assert_eq!(serve(&[&[open], &tls[..]].concat()).unwrap().xds_tls, Some(files));
+}
+
+#[test]
+fn what_runs_on_one_machine_needs_no_tls() {
+    let run = |args: &[&str]| {
+        let read = read(&[&["run", "--manifests=m", "--envoy=e"], args].concat());
+        let Ok(Command::Run(args)) = read.map(|cli| cli.command) else { panic!() };
+        args.options()
+    };
+    assert!(run(&[]).is_ok());
+    let error = run(&["--xds-tls-cert=c", "--xds-tls-key=k", "--xds-ca=a"]).unwrap_err().to_string();
+    assert!(error.contains("`serve`"), "{error}");
 }
 
 #[test]

@@ -116,8 +116,8 @@ impl Compiler {
     ) -> Self {
         let mut update = Update { set: listeners, ..Update::default() };
         update.set.push(Arc::new(translate::fallback::extension_config(false, &BTreeSet::new())));
-        if let Some((host, port)) = &settings.ratelimit {
-            let cluster = translate::cluster::service(translate::names::RATE_LIMIT_CLUSTER, host, *port);
+        if let Some(service) = &settings.ratelimit {
+            let cluster = translate::cluster::rate_limit(service);
             update.set.push(Arc::new(cluster));
         }
         let hosts = Hosts::new(settings.on_demand_threshold);

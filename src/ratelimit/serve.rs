@@ -1,10 +1,11 @@
-//! The service on the network: RLS and gRPC health on one port.
+//! The service on the network: RLS and gRPC health on one port, and health on another for those who know no TLS.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::{Either, OptionFuture, try_join};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -15,6 +16,7 @@ use super::counters::memory::Memory;
 use super::decisions::Decisions;
 use super::{remote, service};
 use crate::model::limit::LimitSet;
+use crate::tls::MutualTls;
 
 /// The name that health is asked for.
 const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -25,7 +27,18 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long calls under way may take at the end. Envoy waits for none nearly that long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Serves RLS and `grpc.health.v1` on `listener` until `shutdown` ends, then finishes the calls under way.
+/// Where the service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For Envoys.
+    pub calls: TcpListener,
+    /// Mutual TLS for them; none means plain.
+    pub tls: Option<MutualTls>,
+    /// For probes: health alone, in plain.
+    pub health: Option<TcpListener>,
+}
+
+/// Serves RLS and `grpc.health.v1` until `shutdown` ends, then finishes the calls under way.
 ///
 /// Health is "serving" from the first moment, for the server as a whole and for the service: start it only once
 /// limits are known, so that until then Envoy's failure mode decides and not an empty set of limits.
@@ -33,7 +46,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the listener fails.
 pub async fn serve<C: Counters>(
-    listener: TcpListener,
+    listeners: Listeners,
     limits: watch::Receiver<Arc<LimitSet>>,
     counters: Arc<C>,
     decisions: Arc<Decisions>,
@@ -42,19 +55,33 @@ pub async fn serve<C: Counters>(
     let shutdown = shutdown.shared();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
-    let serving = Server::builder()
+    let calls = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .add_service(service::service(limits, counters, decisions))
-        .add_service(health_service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown.clone());
+        .add_service(health_service.clone());
+    let calls = match listeners.tls {
+        Some(tls) => {
+            Either::Left(calls.serve_with_incoming_shutdown(tls.incoming(listeners.calls), shutdown.clone()))
+        }
+        None => Either::Right(calls.serve_with_incoming_shutdown(plain(listeners.calls), shutdown.clone())),
+    };
+    let probes = listeners.health.map(|listener| {
+        let probes = Server::builder().add_service(health_service);
+        probes.serve_with_incoming_shutdown(plain(listener), shutdown.clone())
+    });
+    let probes = OptionFuture::from(probes).map(|probes| probes.unwrap_or(Ok(())));
     let drained = async {
         shutdown.await;
         tokio::time::sleep(DRAIN_WITHIN).await;
     };
     tokio::select! {
-        served = serving => served,
+        served = try_join(calls, probes) => served.map(|_| ()),
         () = drained => Ok(()),
     }
+}
+
+fn plain(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// The service alone, with its limits followed from the control plane whose debug endpoint is at `server`
@@ -63,7 +90,7 @@ pub async fn serve<C: Counters>(
 /// # Errors
 /// When the address cannot be a part of a URL, or the listener fails.
 pub async fn alone(
-    listener: TcpListener,
+    listeners: Listeners,
     server: &str,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AloneError> {
@@ -76,7 +103,7 @@ pub async fn alone(
             () = shutdown.clone() => return Ok(()),
         }
         tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
-        serve(listener, limits, Arc::new(Memory::default()), Arc::default(), shutdown).await
+        serve(listeners, limits, Arc::new(Memory::default()), Arc::default(), shutdown).await
     };
     tokio::select! {
         served = serving => served.map_err(AloneError::from),

@@ -4,9 +4,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use prost::Message as _;
 use serde_json::{Value, json};
 
+use super::mutual_tls::{self, Credentials, Files};
 use crate::descriptors;
+use crate::xds::TypeUrl;
 
 /// The static cluster that the control plane is reached by.
 pub const XDS_CLUSTER: &str = "chancery_xds";
@@ -36,15 +40,13 @@ pub struct Options {
     pub tls: Option<Tls>,
 }
 
-/// Paths of the PEM files of mutual TLS, as Envoy sees them.
+/// Mutual TLS to the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Envoy's own certificate chain.
-    pub certificate: String,
-    /// Its private key.
-    pub key: String,
-    /// The authority that must have signed the control plane's certificate.
-    pub authority: String,
+    /// Where Envoy has its certificate, and the control plane's authority.
+    pub files: Files,
+    /// The folder, as Envoy sees it, where what [`secrets`] makes is written to; without one, Envoy reads its files once.
+    pub secrets: Option<String>,
 }
 
 /// Why there is no bootstrap.
@@ -72,7 +74,7 @@ pub fn bootstrap(options: &Options) -> Result<Value, Error> {
         "admin": {"address": address(&options.admin.ip().to_string(), options.admin.port()),
                   "ignore_global_conn_limit": true},
         "dynamic_resources": dynamic_resources(),
-        "static_resources": {"clusters": [xds_cluster(options)]},
+        "static_resources": {"clusters": [xds_cluster(options)?]},
         "cluster_manager": {"outlier_detection": {}},
         "deferred_stat_options": {"enable_deferred_creation_stats": true},
         "stats_config": stats_config(),
@@ -109,7 +111,7 @@ fn reconnects() -> Value {
 }
 
 /// A control plane that is gone without a word is noticed within a minute, by HTTP/2 pings and by TCP.
-fn xds_cluster(options: &Options) -> Value {
+fn xds_cluster(options: &Options) -> Result<Value, descriptors::Error> {
     let (host, port) = &options.xds;
     let kind = if host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let mut cluster = json!({
@@ -132,33 +134,31 @@ fn xds_cluster(options: &Options) -> Value {
         },
     });
     if let Some(tls) = &options.tls {
-        cluster["transport_socket"] = transport_socket(tls, host);
+        cluster["transport_socket"] = transport_socket(tls, host)?;
     }
-    cluster
+    Ok(cluster)
 }
 
-fn transport_socket(tls: &Tls, host: &str) -> Value {
-    let is_address = host.parse::<IpAddr>().is_ok();
-    let file = |path: &str| json!({"filename": path});
-    let mut context = json!({
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        "common_tls_context": {
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-            "alpn_protocols": ["h2"],
-            "tls_certificates": [{"certificate_chain": file(&tls.certificate), "private_key": file(&tls.key)}],
-            "validation_context": {
-                "trusted_ca": file(&tls.authority),
-                "match_typed_subject_alt_names": [{
-                    "san_type": if is_address { "IP_ADDRESS" } else { "DNS" },
-                    "matcher": {"exact": host},
-                }],
-            },
-        },
-    });
-    if !is_address {
-        context["sni"] = json!(host);
-    }
-    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+fn transport_socket(tls: &Tls, host: &str) -> Result<Value, descriptors::Error> {
+    let credentials = match &tls.secrets {
+        Some(folder) => Credentials::Secrets(folder),
+        None => Credentials::Files(&tls.files),
+    };
+    let socket = mutual_tls::transport_socket(host, credentials);
+    descriptors::to_json("envoy.config.core.v3.TransportSocket", &socket.encode_to_vec())
+}
+
+/// By which Envoy reads its files again whenever they are exchanged: names of files, and the responses of SDS in them.
+///
+/// # Errors
+/// None that the arguments could cause.
+pub fn secrets(files: &Files) -> Result<Vec<(String, Value)>, Error> {
+    let response = |secret: &Secret| -> Result<Value, Error> {
+        let mut json = descriptors::to_json(TypeUrl::Secret.as_str(), &secret.encode_to_vec())?;
+        json["@type"] = json!(TypeUrl::Secret.as_str());
+        Ok(json!({"resources": [json]}))
+    };
+    mutual_tls::secrets(files).iter().map(|(name, secret)| Ok((name.clone(), response(secret)?))).collect()
 }
 
 /// Statistics that are kept, by the end of their names. A cluster has over a hundred otherwise and a route
@@ -300,12 +300,26 @@ mod tests {
         }
     }
 
+    fn files() -> Files {
+        Files { certificate: "/c.pem".into(), key: "/k.pem".into(), authority: "/a.pem".into() }
+    }
+
+    fn tls(secrets: Option<&str>) -> Tls {
+        Tls { files: files(), secrets: secrets.map(str::to_owned) }
+    }
+
+    /// How the control plane is reached by TLS.
+    fn context(host: &str, secrets: Option<&str>) -> Value {
+        let options = Options { tls: Some(tls(secrets)), xds: (host.into(), 1), ..options() };
+        let mut bootstrap = bootstrap(&options).unwrap();
+        bootstrap["static_resources"]["clusters"][0]["transport_socket"]["typed_config"].take()
+    }
+
     #[test]
     fn every_form_is_a_bootstrap() {
-        let tls = Tls { certificate: "/c.pem".into(), key: "/k.pem".into(), authority: "/a.pem".into() };
         for memory_limit in [None, Some(256 << 20)] {
             for host in ["10.0.0.1", "::1", "chancery.svc"] {
-                for tls in [None, Some(tls.clone())] {
+                for tls in [None, Some(tls(None)), Some(tls(Some("/s")))] {
                     bootstrap(&Options { memory_limit, tls, xds: (host.into(), 1), ..options() }).unwrap();
                 }
             }
@@ -333,18 +347,32 @@ mod tests {
 
     #[test]
     fn the_control_plane_must_prove_its_name() {
-        let tls = Some(Tls { certificate: "c".into(), key: "k".into(), authority: "a".into() });
         for (host, kind, sni) in
             [("10.0.0.1", "IP_ADDRESS", Value::Null), ("cp.example", "DNS", json!("cp.example"))]
         {
-            let bootstrap =
-                bootstrap(&Options { tls: tls.clone(), xds: (host.into(), 1), ..options() }).unwrap();
-            let context = &bootstrap["static_resources"]["clusters"][0]["transport_socket"]["typed_config"];
-            let name =
-                &context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"][0];
-            assert_eq!(name, &json!({"san_type": kind, "matcher": {"exact": host}}));
-            assert_eq!(context["sni"], sni);
+            let expected = json!([{"san_type": kind, "matcher": {"exact": host}}]);
+            let (once, again) = (context(host, None), context(host, Some("/s")));
+            let (once_tls, again_tls) = (&once["common_tls_context"], &again["common_tls_context"]);
+            assert_eq!(once_tls["validation_context"]["match_typed_subject_alt_names"], expected);
+            let combined = &again_tls["combined_validation_context"];
+            assert_eq!(combined["default_validation_context"]["match_typed_subject_alt_names"], expected);
+            assert_eq!((&once["sni"], &again["sni"]), (&sni, &sni));
         }
+    }
+
+    #[test]
+    fn secrets_are_where_they_are_looked_for() {
+        let context = context("cp.example", Some("/s/"));
+        let tls = &context["common_tls_context"];
+        let certificate = &tls["tls_certificate_sds_secret_configs"][0];
+        let authority = &tls["combined_validation_context"]["validation_context_sds_secret_config"];
+        let written = secrets(&files()).unwrap();
+        for (asked, (name, response)) in [certificate, authority].into_iter().zip(&written) {
+            assert_eq!(asked["sds_config"]["path_config_source"]["path"], format!("/s/{name}"));
+            assert_eq!(asked["name"], response["resources"][0]["name"]);
+        }
+        assert_eq!(written[0].1["resources"][0]["tls_certificate"]["private_key"]["filename"], "/k.pem");
+        assert_eq!(written[1].1["resources"][0]["validation_context"]["trusted_ca"]["filename"], "/a.pem");
     }
 
     #[test]

@@ -27,10 +27,12 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::{proto, version};
+use super::mutual_tls::{self, Credentials};
+use super::{names, proto, version};
 use crate::descriptors::pack;
 use crate::features::backend_protocol::Protocol;
 use crate::model::{Backend, Endpoints};
+use crate::settings::RateLimitService;
 use crate::xds::{Resource, TypeUrl};
 
 /// nginx's `upstream-keepalive-timeout`: an idle connection is closed before a typical upstream closes it.
@@ -75,13 +77,17 @@ pub fn cluster(backend: &Backend) -> Resource {
 }
 
 /// The cluster of the rate limit service.
-pub fn service(name: &str, host: &str, port: u16) -> Resource {
-    let mut message = base(name);
+pub fn rate_limit(service: &RateLimitService) -> Resource {
+    let mut message = base(names::RATE_LIMIT_CLUSTER);
     message.connect_timeout = proto::duration(Duration::from_secs(1));
-    dns(&mut message, host, port);
+    dns(&mut message, &service.host, service.port);
     let options = http_protocol_options(Protocol::Grpc);
     message.typed_extension_protocol_options.insert(HTTP_PROTOCOL_OPTIONS.to_owned(), options);
-    Resource::new(TypeUrl::Cluster, name, version(&(DNS_REVISION, name, host, port)), &message)
+    if let Some(folder) = &service.secrets {
+        let socket = mutual_tls::transport_socket(&service.host, Credentials::Secrets(folder));
+        message.transport_socket = Some(socket);
+    }
+    Resource::new(TypeUrl::Cluster, names::RATE_LIMIT_CLUSTER, version(&(DNS_REVISION, service)), &message)
 }
 
 fn base(name: &str) -> Cluster {

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::compile::{Compiler, Published};
 use crate::descriptors;
 use crate::model::Certificate;
-use crate::settings::Settings;
+use crate::settings::{RateLimitService, Settings};
 use crate::source::files;
 use crate::store::Change;
 use crate::values::Severity;
@@ -44,7 +44,7 @@ fn compiled(input: &Path) -> Published {
         http_port: 8080,
         https_port: 8443,
         on_demand_threshold: 1,
-        ratelimit: Some(("127.0.0.1".to_owned(), 8081)),
+        ratelimit: Some(RateLimitService { host: "127.0.0.1".to_owned(), port: 8081, secrets: None }),
         ..Settings::default()
     };
     let certificate = Certificate { chain: b"chain".to_vec(), private_key: b"key".to_vec() };

@@ -11,6 +11,7 @@ pub mod filters;
 #[cfg(test)]
 mod golden_tests;
 pub mod listener;
+pub mod mutual_tls;
 pub mod names;
 pub mod proto;
 pub mod route;

@@ -41,9 +41,10 @@ impl Checked {
     /// # Errors
     /// What is wrong, to be put behind the name of the Secret that they are in.
     pub fn read(chain: Vec<u8>, private_key: Vec<u8>) -> Result<Self, String> {
+        // The reader's own words may quote the line that it stumbled over, which may hold a key.
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("has a tls.crt that is not PEM: {error}"))?;
+            .map_err(|_| "has a tls.crt that is not PEM".to_owned())?;
         let parsed = certificates.iter().map(|certificate| X509Certificate::from_der(certificate));
         let parsed: Vec<_> = parsed
             .collect::<Result<_, _>>()
@@ -56,7 +57,7 @@ impl Checked {
         }
         let names = names(leaf);
         let key = PrivateKeyDer::from_pem_slice(&private_key)
-            .map_err(|error| format!("has a tls.key that is not a PEM private key: {error}"))?;
+            .map_err(|_| "has a tls.key that is not a PEM private key".to_owned())?;
         if !same_public_half(leaf, &key) {
             let provider = rustls::crypto::ring::default_provider();
             rustls::sign::CertifiedKey::from_der(certificates, key, &provider)
@@ -189,5 +190,18 @@ mod tests {
         let (_, leaf) = X509Certificate::from_der(&der).unwrap();
         let key = |pem: &str| PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
         assert!(same_public_half(&leaf, &key(RSA1024.1)) && !same_public_half(&leaf, &key(P521.1)));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_does_not_tell_it() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem().into_bytes();
+        // As where lines were joined and dashes taken for something else.
+        let key = key.serialize_pem().replace('\n', "").replace("KEY-----", "KEY").into_bytes();
+        for (chain, key) in [(chain, key.clone()), (key.clone(), key.clone())] {
+            let error = Checked::read(chain, key.clone()).unwrap_err();
+            let numbers = format!("{key:?}");
+            assert!(!error.contains(numbers.trim_matches(['[', ']'])), "{error}");
+        }
     }
 }

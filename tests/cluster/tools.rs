@@ -43,8 +43,3 @@ pub(crate) fn api_server() -> PathBuf {
 pub(crate) fn kubectl() -> Command {
     Command::new(built_by("scripts/install-kubectl").join("kubectl"))
 }
-
-/// The Envoy that the tests are run with.
-pub(crate) fn envoy() -> PathBuf {
-    std::env::var_os("E2E_ENVOY").map_or_else(|| root().join("tools/envoy/envoy"), PathBuf::from)
-}

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cluster::until;
+use crate::cluster::process::until;
 use crate::objects::{apply, delete, ingress, sent_to};
 use crate::programs::start_envoy;
 use crate::proxy::Fault;

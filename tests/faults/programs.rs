@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cluster::tools::{envoy, run};
-use crate::cluster::{Cluster, Program, ask, free_port, get, until};
+use crate::cluster::Cluster;
+use crate::cluster::process::{Program, ask, envoy, free_port, get, until};
+use crate::cluster::tools::run;
 
 /// The ports that all Envoys of a test listen on: a replica's resources name them.
 #[derive(Clone, Copy)]

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use crate::cluster::Cluster;
+use crate::cluster::process::{get, until};
 use crate::cluster::tools::run;
-use crate::cluster::{Cluster, get, until};
 use crate::objects::{ingress, namespace};
 use crate::programs::{Edge, Replica};
 use crate::proxy::{Fault, Proxy};

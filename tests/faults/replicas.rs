@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
+use crate::cluster::process::until;
 use crate::cluster::tools::run;
-use crate::cluster::{Cluster, until};
 use crate::objects::{apply, ingress, namespace, sent_to};
 use crate::programs::{Edge, Replica, start_envoy};
 use crate::proxy::Proxy;

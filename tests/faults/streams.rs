@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cluster::process::until;
 use crate::cluster::tools::run;
-use crate::cluster::until;
 use crate::objects::{apply, delete, ingress, sent_to};
 use crate::programs::{Edge, Replica};
 use crate::proxy::Fault;

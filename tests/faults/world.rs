@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Program};
+use crate::cluster::Cluster;
+use crate::cluster::process::Program;
 use crate::objects::{apply, namespace};
 use crate::programs::{Edge, Replica, start_envoy};
 use crate::proxy::Proxy;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Asked, Cluster, Program, free_port, get, until};
+use crate::cluster::process::{Program, free_port, get, until};
+use crate::cluster::{Asked, Cluster};
 use crate::tools::{Objects, run};
 
 const NAMESPACE: &str = "chancery-system";
@@ -72,6 +73,7 @@ impl ControlPlane {
                 .replace("0.0.0.0:18000", &format!("127.0.0.1:{xds}"))
                 .replace("0.0.0.0:18003", &format!("127.0.0.1:{health}"))
                 .replace("/etc/chancery/xds", &secrets)
+                .replace("/etc/envoy/bootstrap", &cluster.path("").display().to_string())
                 .replace("/var/lib/chancery", &state.display().to_string())
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cluster::get;
-use crate::cluster::{Cluster, Program, free_port, until};
+use crate::cluster::Cluster;
+use crate::cluster::process::{Program, envoy, free_port, get, until};
 use crate::control_plane::{ControlPlane, arguments, mount, object};
-use crate::tools::{Objects, envoy, root, run};
+use crate::tools::{Objects, root, run};
 
 /// Where an Envoy of the tests listens in place of the ports of its manifest.
 struct Ports {

@@ -117,6 +117,7 @@ fn installed_by_helm(cluster: &Cluster) {
             "secret",
             "other-xds",
             "other-envoy-xds",
+            "other-ratelimit-xds",
             "--namespace=elsewhere",
             "-o",
             "jsonpath={.items[*].data}",

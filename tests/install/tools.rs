@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cluster::tools::built_by;
-pub(crate) use crate::cluster::tools::{attempt, envoy, kubectl, root, run};
+pub(crate) use crate::cluster::tools::{attempt, kubectl, root, run};
 
 pub(crate) fn helm() -> Command {
     Command::new(built_by("scripts/install-kubectl").join("helm"))

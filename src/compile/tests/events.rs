@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
+use crate::settings::RateLimitService;
 use crate::source::kinds::WATCHED;
 use crate::source::read::read;
 use crate::store::{Change, Stored};
@@ -456,6 +457,6 @@ pub(super) fn settings() -> impl Strategy<Value = crate::settings::Settings> {
 }
 
 /// Where the rate limit service is.
-pub(super) fn ratelimit() -> Option<(String, u16)> {
-    Some(("127.0.0.1".to_owned(), 9000))
+pub(super) fn ratelimit() -> Option<RateLimitService> {
+    Some(RateLimitService { host: "127.0.0.1".to_owned(), port: 9000, secrets: None })
 }

@@ -1,0 +1,125 @@
+//! PEM files to a configuration of handshakes. Nothing that is said of a key says what is in it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::options::TlsFiles;
+
+/// Why files cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {reason}", path.display())]
+pub struct Error {
+    path: PathBuf,
+    reason: String,
+}
+
+/// What the files hold.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pem {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authority: Vec<u8>,
+}
+
+impl Pem {
+    pub(super) fn read(files: &TlsFiles) -> Result<Self, Error> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| wrong(path)(format!("cannot be read: {error}")))
+        };
+        Ok(Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?,
+            authority: read(&files.authority)?,
+        })
+    }
+}
+
+/// A certificate with its key, and the authorities of whom it is shown to.
+pub struct Identity {
+    pub(super) config: Arc<ServerConfig>,
+    /// The certificate's serial number, as `openssl x509 -serial` has it but for colons.
+    pub serial: String,
+    /// When the certificate expires.
+    pub not_after: SystemTime,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("serial", &self.serial).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// `now` is the time at which the certificate has to be valid.
+    pub(super) fn new(pem: &Pem, files: &TlsFiles, now: SystemTime) -> Result<Self, Error> {
+        let chain = certificates(&pem.certificate).map_err(wrong(&files.certificate))?;
+        let (serial, not_after) = leaf(&chain, now).map_err(wrong(&files.certificate))?;
+        // The reader's own words may quote the line that it stumbled over.
+        let key = PrivateKeyDer::from_pem_slice(&pem.key)
+            .map_err(|_| wrong(&files.key)("is not a private key in PEM".to_owned()))?;
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+            wrong(&files.key)(format!("does not belong to {}: {error}", files.certificate.display()))
+        })?;
+        let config = config(certified, &pem.authority).map_err(wrong(&files.authority))?;
+        Ok(Self { config: Arc::new(config), serial, not_after })
+    }
+}
+
+fn wrong(path: &Path) -> impl Fn(String) -> Error {
+    move |reason| Error { path: path.to_owned(), reason }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates {
+        // As for keys: somebody may have mixed up the files.
+        Err(_) => Err("is not PEM".to_owned()),
+        Ok(none) if none.is_empty() => Err("holds no certificate".to_owned()),
+        Ok(certificates) => Ok(certificates),
+    }
+}
+
+/// Serial number and end of the first certificate, which must not be over.
+fn leaf(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(String, SystemTime), String> {
+    let Some(Ok((_, leaf))) = chain.first().map(|der| X509Certificate::from_der(der)) else {
+        return Err("holds something else than an X.509 certificate".to_owned());
+    };
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
+    let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    if not_after < now {
+        return Err(format!("holds a certificate that expired at {}", leaf.validity().not_after));
+    }
+    Ok((leaf.raw_serial_as_string(), not_after))
+}
+
+/// Whoever connects has to show a certificate, and each time anew: resuming a session would let those in whose
+/// certificate or authority is no longer good.
+fn config(certified: CertifiedKey, authority: &[u8]) -> Result<ServerConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(authority)? {
+        roots.add(certificate).map_err(|error| format!("holds what is no authority: {error}"))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
