@@ -37,11 +37,14 @@ pub fn init(level: &str, format: Format) -> Result<(), LevelError> {
     Ok(())
 }
 
+/// What tells of every file event tells of those that its own lines make, where the log is beside what is watched.
+const WATCHER: &str = "notify=info";
+
 /// A word alone is a level; `EnvFilter` would take a misspelt one for the name of a module.
 fn filter(level: &str) -> Option<EnvFilter> {
     let mut words = level.split(',').filter(|part| !part.contains('='));
     let levels = words.all(|word| word.trim().parse::<LevelFilter>().is_ok());
-    EnvFilter::builder().parse(level).ok().filter(|_| levels)
+    EnvFilter::builder().parse(format!("{WATCHER},{level}")).ok().filter(|_| levels)
 }
 
 /// Whether to colour what goes to this stream: on a terminal, unless `NO_COLOR` is set (no-color.org).
@@ -52,6 +55,12 @@ pub fn colours(stream: &impl std::io::IsTerminal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tracing_everything_does_not_trace_the_log() {
+        assert!(filter("trace").unwrap().to_string().contains(WATCHER));
+        assert!(!filter("notify=trace").unwrap().to_string().contains(WATCHER));
+    }
 
     #[test]
     fn a_bad_level_is_named() {

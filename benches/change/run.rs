@@ -86,8 +86,10 @@ pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Record> {
         memory: running.memory()?,
         lost: 0,
     };
+    // It ends with this function: a folder that goes is a great many edits.
+    let workload = Mutex::new(workload);
     if !plan.cold_only {
-        running.edit(&Mutex::new(workload), plan, &mut record)?;
+        running.edit(&workload, plan, &mut record)?;
         record.memory = running.memory()?;
     }
     Ok(record)
