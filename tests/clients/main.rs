@@ -1,4 +1,4 @@
-//! Clients of someone else's making, as people use them, through a real API server: kubectl. What they do is
+//! Clients of someone else's making, as people use them, through a real API server: kubectl and the Python client. What they do is
 //! seen through a real Envoy, and what they show is what Chancery wrote.
 
 #[path = "../cluster/mod.rs"]
@@ -8,6 +8,7 @@ mod models;
 // An API server takes no EndpointSlice of loopback addresses, so models need others, which no machine must have.
 #[path = "../../e2e/netns.rs"]
 mod netns;
+mod python;
 mod world;
 
 use std::process::ExitCode;
@@ -28,6 +29,6 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    libtest_mimic::run(&args, vec![trial("kubectl", kubectl::test)])
+    libtest_mimic::run(&args, vec![trial("kubectl", kubectl::test), trial("python", python::test)])
         .exit_code()
 }
