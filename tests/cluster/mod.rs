@@ -103,6 +103,9 @@ impl Cluster {
         command.args([
             format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
             "--bind-address=127.0.0.1".into(),
+            // For nobody to use: without one it wants a route to elsewhere, which not every machine has.
+            "--advertise-address=198.18.0.1".into(),
+            "--endpoint-reconciler-type=none".into(),
             format!("--secure-port={}", self.port),
             format!("--tls-cert-file={}", at("certificate")),
             format!("--tls-private-key-file={}", at("key")),
