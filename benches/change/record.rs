@@ -203,17 +203,23 @@ impl fmt::Display for Record {
         ] {
             let Some(series) = series else { continue };
             let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|share| series.percentile(share));
-            writeln!(
+            write!(
                 f,
-                "  {name} edit: p50 {p50:.2} p90 {p90:.2} p99 {p99:.2} max {max:.2} ms ({} edits); CPU: control plane \
-                 {:.2} ms, Envoy {:.2} ms; {:.2} resources, {:.0} bytes sent ({} edits)",
+                "  {name} edit: p50 {p50:.2} p90 {p90:.2} p99 {p99:.2} max {max:.2} ms ({} edits)",
                 series.served.len(),
-                series.control_plane_cpu,
-                series.envoy_cpu,
-                series.resources(),
-                series.bytes(),
-                series.unpolled,
             )?;
+            if series.unpolled > 0 {
+                write!(
+                    f,
+                    "; CPU: control plane {:.2} ms, Envoy {:.2} ms; {:.2} resources, {:.0} bytes sent ({} edits)",
+                    series.control_plane_cpu,
+                    series.envoy_cpu,
+                    series.resources(),
+                    series.bytes(),
+                    series.unpolled,
+                )?;
+            }
+            writeln!(f)?;
         }
         for (when, memory) in [("loaded", &self.memory_loaded), ("at the end", &self.memory)] {
             writeln!(
