@@ -235,6 +235,8 @@ const NOTES: &str = "## How it is measured\n
   every run.
 - CPU and bytes are taken over a second series without polling, the idle rate taken off; CPU is counted by the kernel in steps of 10 ms
   over the whole series.
+- What else the machine has to do shows: of three runs of the same build within half an hour the median start of 10,000 hosts was 1.6,
+  1.6 and 1.3 s, and the p99 of an Ingress's edit 9, 25 and 5 ms. A table holds the run that was made last.
 - The layout with one RouteConfiguration is made by the same compiler and sent by the same xDS server, as cheaply as can be: only the
   edited host is encoded anew. It has plain RDS, no scopes, no https.
 ";
