@@ -121,6 +121,7 @@ const IMPURE: &str = r"\b(SystemTime::now|Instant::now|Timestamp::now|std::fs|st
 const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
+    ("tls/follow.rs", "reading files blocks; the task is awaited where it begins"),
 ];
 
 struct File {

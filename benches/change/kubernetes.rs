@@ -45,22 +45,14 @@ fn bars(records: &[&Record]) -> String {
         rows.bar(&format!("{name}, 10,000 hosts: p99 ≤ 20 ms"), &ms(p99), p99 <= 20.0);
         if let Some(few) = find(Layout::Scoped, FEW).and_then(of) {
             let growth = median / few.percentile(0.5);
-            rows.bar(
-                &format!("{name}: growth from 1,000 to 10,000 hosts ≤ 1.3 ×"),
-                &format!("{growth:.2} ×"),
-                growth <= 1.3,
-            );
+            rows.factor(&format!("{name}: growth from 1,000 to 10,000 hosts"), growth, 1.3);
         }
     }
     if let Some(pushed) = find(Layout::Pusher, MANY).and_then(|record| record.endpoint.as_ref()) {
         for (name, of) in [SERIES[1], SERIES[3]] {
             let Some(series) = of(many) else { continue };
             let factor = series.percentile(0.5) / pushed.percentile(0.5);
-            rows.bar(
-                &format!("{name}, 10,000 hosts: median ≤ 1.2 × a pusher's"),
-                &format!("{factor:.2} ×"),
-                factor <= 1.2,
-            );
+            rows.factor(&format!("{name}, 10,000 hosts: median over a pusher's"), factor, 1.2);
         }
     }
     if let Some(route) = &many.route {

@@ -80,11 +80,7 @@ impl Report<'_> {
                 [100, 50_000].map(|hosts| series(Layout::Scoped, hosts, of).map(|s| s.percentile(0.5)));
             if let [Some(few), Some(many)] = ends {
                 let growth = many / few;
-                rows.bar(
-                    &format!("{name}: growth of the median from 100 to 50,000 hosts ≤ 2 ×"),
-                    &format!("{growth:.2} ×"),
-                    growth <= 2.0,
-                );
+                rows.factor(&format!("{name}: growth of the median from 100 to 50,000 hosts"), growth, 2.0);
             }
         }
         let routes = |layout| series(layout, BAR_HOSTS, |r| r.route.as_ref()).map(|s| s.percentile(0.5));
@@ -329,6 +325,11 @@ impl Rows {
 
     pub(super) fn row(&mut self, cells: &[&str]) {
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+
+    /// A bar that is a factor, which is at most so much.
+    pub(super) fn factor(&mut self, bar: &str, factor: f64, most: f64) {
+        self.bar(&format!("{bar} ≤ {most} ×"), &format!("{factor:.2} ×"), factor <= most);
     }
 
     pub(super) fn bar(&mut self, bar: &str, measured: &str, holds: bool) {

@@ -22,7 +22,7 @@ use crate::cli::{Actions, Compiled};
 use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
-use crate::options::{KubernetesOptions, Place, RunOptions, ServeOptions, host_port, reached_at};
+use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::ratelimit::serve::Listeners;
@@ -114,27 +114,15 @@ impl ControlPlane {
     async fn start(options: &ServeOptions) -> anyhow::Result<Self> {
         let tls = options.xds_tls.clone().map(MutualTls::open).transpose();
         let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
-        let xds = listen("xds", options.listen.xds).await?;
-        let admin = listen("admin", options.listen.admin).await?;
-        let health = match options.listen.health {
-            Some(address) => Some(listen("health", address).await?),
-            None => None,
-        };
-        let ratelimit = match options.ratelimit {
-            Place::Embedded => Some(listen("ratelimit", options.listen.ratelimit).await?),
-            Place::Remote(_) | Place::Off => None,
-        };
+        let Bound { xds, admin, health, ratelimit } = Bound::new(options).await?;
+        let address = xds.local_addr()?;
         let mut settings = options.settings.clone();
-        settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), xds.local_addr()?)?;
+        settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), address)?;
         let mut compiler = Compiler::new(settings, generate_certificate()?)?;
         // The listeners are made, and debug pages are for whoever asks.
         crate::descriptors::release();
-        let state = options
-            .state_dir
-            .as_deref()
-            .map(State::open)
-            .transpose()
-            .context("cannot use the state folder")?;
+        let state = options.state_dir.as_deref().map(State::open).transpose();
+        let state = state.context("cannot use the state folder")?;
 
         let fleet = Fleet::new();
         let metrics = Metrics::new();
@@ -143,22 +131,16 @@ impl ControlPlane {
         let (published, published_seen) = watch::channel(Arc::new(Published::default()));
         let (limits, limits_seen) = watch::channel(Arc::default());
         let (sender, receiver) = mpsc::channel(BATCHES);
-        let address = xds.local_addr()?;
         let mut this = Self { tasks: JoinSet::new(), shutdown: watch::channel(false).0, xds: address };
 
         if let Some(state) = state {
-            if !state.snapshot().is_empty() {
-                tracing::info!("serving the last good snapshot until the sources have been read");
-                compiler.resume(state.snapshot().clone());
-                snapshots.send_replace(Some(state.snapshot().clone()));
-            }
+            resume(&state, &mut compiler, &snapshots);
             this.tasks.spawn(keeper::run(state, snapshots_seen.clone(), this.ended()));
         }
         if let Some(certificates) = certificates {
             this.spawn_until_ended(certificates.run());
         }
         this.spawn_source(options, sender);
-        let rejections = fleet.rejections();
         let outlets = pipeline::Outlets {
             snapshots,
             published,
@@ -166,16 +148,14 @@ impl ControlPlane {
             changes: changes.clone(),
             metrics: metrics.clone(),
         };
-        let pipeline = pipeline::run(compiler, receiver, rejections, outlets, this.ended());
-        let runtime = tokio::runtime::Handle::current();
-        this.tasks.spawn_blocking(move || runtime.block_on(pipeline));
+        this.spawn_on_thread(pipeline::run(compiler, receiver, fleet.rejections(), outlets, this.ended()));
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
-        let ratelimit_tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
         let ratelimit = ratelimit.map(|calls| {
-            let listeners = Listeners { calls, tls: ratelimit_tls, health: None };
+            let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
+            let listeners = Listeners { calls, tls, health: None };
             this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
         });
         this.spawn_status(options, published_seen.clone());
@@ -188,12 +168,7 @@ impl ControlPlane {
             metrics,
             tls,
         };
-        if let Some(health) = health {
-            let (state, ended) = (state.clone(), this.ended());
-            this.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
-        }
-        let ended = this.ended();
-        this.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
+        this.spawn_admin(admin, health, state);
         Ok(this)
     }
 
@@ -215,6 +190,21 @@ impl ControlPlane {
                 () = ended => Ok(()),
             }
         });
+    }
+
+    /// For what computes between two polls, however long.
+    fn spawn_on_thread(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let runtime = tokio::runtime::Handle::current();
+        self.tasks.spawn_blocking(move || runtime.block_on(task));
+    }
+
+    fn spawn_admin(&mut self, admin: TcpListener, health: Option<TcpListener>, state: admin::State) {
+        if let Some(health) = health {
+            let (state, ended) = (state.clone(), self.ended());
+            self.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
+        }
+        let ended = self.ended();
+        self.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
     }
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
@@ -331,6 +321,41 @@ async fn source(
     let client = kubernetes::connect(options.kubeconfig.as_deref()).await?;
     kubernetes::follow(client, options.watch_namespaces, config_map, sender).await;
     Ok(())
+}
+
+/// Serves what an earlier process left.
+fn resume(state: &State, compiler: &mut Compiler, snapshots: &xds::snapshot::Sender) {
+    if !state.snapshot().is_empty() {
+        tracing::info!("serving the last good snapshot until the sources have been read");
+        compiler.resume(state.snapshot().clone());
+        snapshots.send_replace(Some(state.snapshot().clone()));
+    }
+}
+
+/// What is listened on.
+struct Bound {
+    xds: TcpListener,
+    admin: TcpListener,
+    health: Option<TcpListener>,
+    ratelimit: Option<TcpListener>,
+}
+
+impl Bound {
+    async fn new(options: &ServeOptions) -> anyhow::Result<Self> {
+        let Listen { xds, admin, health, ratelimit } = options.listen;
+        Ok(Self {
+            xds: listen("xds", xds).await?,
+            admin: listen("admin", admin).await?,
+            health: match health {
+                Some(address) => Some(listen("health", address).await?),
+                None => None,
+            },
+            ratelimit: match options.ratelimit {
+                Place::Embedded => Some(listen("ratelimit", ratelimit).await?),
+                Place::Remote(_) | Place::Off => None,
+            },
+        })
+    }
 }
 
 async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

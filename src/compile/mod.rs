@@ -243,7 +243,7 @@ impl Compiler {
         self.run_hosts(&hosts);
         while let Some(output) = self.dirty.pop_first() {
             match &output {
-                Output::Host(_) => unreachable!("no output makes a host dirty"),
+                Output::Host(name) => self.run_hosts(std::slice::from_ref(name)),
                 Output::Endpoints(key) => self.run_endpoints(key),
                 Output::DefaultCertificate => self.run_default_certificate(),
                 Output::ConfigMap => self.run_config_map(),

@@ -136,21 +136,7 @@ impl Feature for Canary {
             }
             return None;
         };
-        let rule = match (value, pattern) {
-            (Some((value, _)), _) if !value.is_empty() => HeaderRule::Value(value),
-            (_, Some((regex, origin))) if !regex.is_empty() => match pattern::check(&regex) {
-                Ok(()) => HeaderRule::Pattern(regex),
-                Err(error) => {
-                    let message = format!(
-                        "{regex:?} is not a regular expression that RE2 accepts: {error}; requests with the header \
-                         go to the main backend"
-                    );
-                    reader.error(&origin, "InvalidRegex", message);
-                    HeaderRule::BrokenPattern
-                }
-            },
-            _ => HeaderRule::AlwaysNever,
-        };
+        let rule = header_rule(reader, value, pattern);
         let weight = weight.map_or(0, |(weight, origin)| {
             if weight > total {
                 reader.warn(
@@ -168,5 +154,28 @@ impl Feature for Canary {
             cookie: cookie.map(|(cookie, _)| cookie),
             origin,
         })
+    }
+}
+
+/// A value beats a pattern, and an empty one of either is none.
+fn header_rule(
+    reader: &mut Reader<'_>,
+    value: Option<(String, Origin)>,
+    pattern: Option<(String, Origin)>,
+) -> HeaderRule {
+    match (value, pattern) {
+        (Some((value, _)), _) if !value.is_empty() => HeaderRule::Value(value),
+        (_, Some((regex, origin))) if !regex.is_empty() => match pattern::check(&regex) {
+            Ok(()) => HeaderRule::Pattern(regex),
+            Err(error) => {
+                let message = format!(
+                    "{regex:?} is not a regular expression that RE2 accepts: {error}; requests with the header go to \
+                     the main backend"
+                );
+                reader.error(&origin, "InvalidRegex", message);
+                HeaderRule::BrokenPattern
+            }
+        },
+        _ => HeaderRule::AlwaysNever,
     }
 }

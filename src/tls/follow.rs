@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::State;
@@ -55,13 +56,17 @@ impl Follower {
         loop {
             tokio::select! {
                 () = self.state.closed() => return,
-                _ = ticks.tick() => self.look(),
+                _ = ticks.tick() => {}
+            }
+            let files = self.files.clone();
+            // A volume that hangs holds up nobody else's connections.
+            if let Ok(read) = spawn_blocking(move || Pem::read(&files)).await {
+                self.look(read);
             }
         }
     }
 
-    fn look(&mut self) {
-        let read = Pem::read(&self.files);
+    fn look(&mut self, read: Result<Pem, Error>) {
         let whole = read == self.read.last;
         self.read.last = read;
         if !whole || self.read.last == self.read.settled {

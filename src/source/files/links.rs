@@ -52,8 +52,7 @@ impl Links {
 }
 
 /// The links that a link leads through, and what it leads to in the end or, where that is not there, the first part of the
-/// way that is missing. Of a link that leads nowhere, since it leads to itself,
-/// all that are on its way.
+/// way that is missing. Of a link that leads nowhere, since it leads to itself, all that are on its way.
 fn way(link: &Path) -> BTreeSet<PathBuf> {
     let mut way = BTreeSet::new();
     let (Some(folder), Ok(target)) = (link.parent(), fs::read_link(link)) else { return way };
