@@ -5,8 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use hashbrown::HashMap;
-
 use crate::values::{Age, HostName};
 
 /// The order of hosts: by the age of their oldest object, then by name.
@@ -15,7 +13,6 @@ type Rank = (Age, HostName);
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
     threshold: usize,
-    ages: HashMap<HostName, Age>,
     eager: BTreeSet<Rank>,
     on_demand: BTreeSet<Rank>,
     /// Wildcards are always eager and count for nothing.
@@ -29,19 +26,19 @@ impl Hosts {
         Self { threshold, ..Self::default() }
     }
 
-    /// A host is there, of this age.
-    pub(crate) fn insert(&mut self, host: &HostName, age: &Age) {
-        if self.ages.get(host) == Some(age) {
+    /// A host is there, of this age; `before` is the age that it had, if it was there.
+    pub(crate) fn insert(&mut self, host: &HostName, age: &Age, before: Option<&Age>) {
+        if before == Some(age) {
             return;
         }
-        self.remove(host);
-        self.ages.insert(host.clone(), age.clone());
-        if host.is_wildcard() {
-            self.wildcards_changed |= self.wildcards.insert(host.clone());
-            self.rescoped.insert(host.clone());
-            return;
+        if let Some(before) = before {
+            self.remove(host, before);
         }
         self.rescoped.insert(host.clone());
+        if host.is_wildcard() {
+            self.wildcards_changed |= self.wildcards.insert(host.clone());
+            return;
+        }
         self.eager.insert((age.clone(), host.clone()));
         if self.eager.len() > self.threshold
             && let Some(youngest) = self.eager.pop_last()
@@ -52,18 +49,16 @@ impl Hosts {
         // An older host than the eager ones cannot be among the rest: each insertion pushes the youngest out.
     }
 
-    /// A host is gone.
-    pub(crate) fn remove(&mut self, host: &HostName) {
-        let Some(age) = self.ages.remove(host) else { return };
+    /// A host of this age is gone.
+    pub(crate) fn remove(&mut self, host: &HostName, age: &Age) {
         if host.is_wildcard() {
             self.wildcards_changed |= self.wildcards.remove(host);
             return;
         }
-        let rank = (age, host.clone());
-        if self.on_demand.remove(&rank) {
+        let rank = (age.clone(), host.clone());
+        if self.on_demand.remove(&rank) || !self.eager.remove(&rank) {
             return;
         }
-        self.eager.remove(&rank);
         if self.eager.len() < self.threshold
             && let Some(oldest) = self.on_demand.pop_first()
         {
@@ -72,9 +67,14 @@ impl Hosts {
         }
     }
 
-    /// Whether a host is loaded at its first request.
-    pub(crate) fn is_on_demand(&self, host: &HostName) -> bool {
-        self.ages.get(host).is_some_and(|age| self.on_demand.contains(&(age.clone(), host.clone())))
+    /// Other listeners than before have a scope of their own for a host.
+    pub(crate) fn rescope(&mut self, host: &HostName) {
+        self.rescoped.insert(host.clone());
+    }
+
+    /// Whether a host of this age is loaded at its first request.
+    pub(crate) fn is_on_demand(&self, host: &HostName, age: &Age) -> bool {
+        self.on_demand.contains(&(age.clone(), host.clone()))
     }
 
     /// The wildcard hosts.
@@ -109,16 +109,20 @@ mod tests {
     fn the_oldest_are_eager_and_one_takes_the_place_of_another() {
         let mut hosts = Hosts::new(2);
         for (name, created) in [("c", 3), ("b", 2), ("d", 4), ("a", 1), ("*.x", 9)] {
-            hosts.insert(&host(name), &age(created));
+            hosts.insert(&host(name), &age(created), None);
         }
-        let on_demand = |hosts: &Hosts| ["a", "b", "c", "d"].map(|name| hosts.is_on_demand(&host(name)));
+        let on_demand = |hosts: &Hosts| {
+            [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
+                .map(|(name, created)| hosts.is_on_demand(&host(name), &age(created)))
+        };
         assert_eq!(on_demand(&hosts), [false, false, true, true]);
-        assert!(!hosts.wildcards().is_empty() && !hosts.is_on_demand(&host("*.x")));
+        assert!(!hosts.wildcards().is_empty() && !hosts.is_on_demand(&host("*.x"), &age(9)));
         hosts.take_rescoped();
-        hosts.remove(&host("a"));
+        hosts.remove(&host("a"), &age(1));
         assert_eq!(hosts.take_rescoped().into_iter().collect::<Vec<_>>(), [host("c")]);
         assert_eq!(on_demand(&hosts), [false, false, false, true]);
-        hosts.insert(&host("b"), &age(9));
-        assert_eq!(on_demand(&hosts), [false, true, false, false]);
+        hosts.insert(&host("b"), &age(9), Some(&age(2)));
+        assert!(hosts.is_on_demand(&host("b"), &age(9)));
+        assert_eq!(on_demand(&hosts), [false, false, false, false]);
     }
 }

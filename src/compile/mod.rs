@@ -250,9 +250,8 @@ impl Compiler {
                 Output::Object(key) => self.run_object(key),
             }
         }
-        for name in self.hosts.take_rescoped() {
-            self.scope(&name);
-        }
+        let rescoped = Vec::from_iter(self.hosts.take_rescoped());
+        self.scope(&rescoped);
         if self.hosts.take_wildcards_changed() {
             self.set_fallback();
         }

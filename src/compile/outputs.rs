@@ -1,6 +1,5 @@
 //! How each output is run, and what becomes of its value.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Compiler, Output, Subject};
@@ -77,25 +76,25 @@ impl Compiler {
         let Some(routes) = routes else { return };
         self.add_references(&mut host);
         if let Some(old) = &old {
-            self.remove_references(old, Some(&host));
+            self.remove_references(old);
         }
         let host = Arc::new(host);
         self.published.hosts.insert(name.clone(), host.clone());
-        self.hosts.insert(name, &host.age);
-        self.set_routes(old.as_deref(), &host, routes);
-        if old.is_none_or(|old| old.listeners_differ() != host.listeners_differ()) {
-            self.scope(name);
+        self.hosts.insert(name, &host.age, old.as_ref().map(|old| &old.age));
+        if old.as_ref().is_some_and(|old| old.listeners_differ() != host.listeners_differ()) {
+            self.hosts.rescope(name);
         }
+        self.set_routes(old.as_deref(), &host, routes);
     }
 
     fn remove_host(&mut self, host: &Host) {
         self.published.hosts.remove(&host.name);
-        self.hosts.remove(&host.name);
+        self.hosts.remove(&host.name, &host.age);
         for listener in translate::names::LISTENERS {
             let routes = translate::route::name(host, listener);
             self.update.remove.push((TypeUrl::RouteConfiguration, routes));
         }
-        self.remove_references(host, None);
+        self.remove_references(host);
         self.set_secret(&host.name, None, secret_of(host));
         for listener in translate::names::LISTENERS {
             let scope = translate::scope::name(&host.name, listener);
@@ -190,7 +189,7 @@ impl Compiler {
     fn add_references(&mut self, host: &mut Host) {
         for backend in &mut host.backends {
             let name = backend.name.clone();
-            if self.references.backends.add(backend, &host.name) {
+            if self.references.backends.add(name.clone(), || backend.clone()) {
                 self.update.set.push(Arc::new(translate::cluster::cluster(backend)));
                 if let Endpoints::Service(key) = &backend.endpoints {
                     self.references.clusters.entry(key.clone()).or_default().insert(name);
@@ -200,27 +199,21 @@ impl Compiler {
                 *backend = shared.clone();
             }
         }
-        for route in &mut host.routes {
-            self.references.share(route);
-        }
+        self.references.share(&mut host.routes);
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
             self.published.limits.insert(limit.clone());
         }
     }
 
-    /// Takes back what a host referred to, but for the clusters that its next form refers to as well.
-    fn remove_references(&mut self, host: &Host, next: Option<&Host>) {
-        let kept: HashSet<_> =
-            next.into_iter().flat_map(|next| &next.backends).map(|backend| &*backend.name).collect();
-        for backend in host.backends.iter().filter(|backend| !kept.contains(&*backend.name)) {
-            if let Some(gone) = self.references.backends.remove(&backend.name, &host.name) {
+    /// Takes back what a host referred to.
+    fn remove_references(&mut self, host: &Host) {
+        for backend in &host.backends {
+            if let Some(gone) = self.references.backends.remove(&backend.name) {
                 self.remove_cluster(&gone);
             }
         }
-        for route in &host.routes {
-            self.references.unshare(route);
-        }
+        self.references.unshare(&host.routes);
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {
                 self.published.limits.remove(&limit.id);
@@ -253,11 +246,14 @@ impl Compiler {
         self.update.set.extend(assignments.map(Arc::new));
     }
 
-    /// Scopes of a host as they should be now.
-    pub(super) fn scope(&mut self, name: &HostName) {
-        let Some(host) = self.published.hosts.get(name).cloned() else { return };
-        let scopes = translate::scope::scoped_routes(&host, self.hosts.is_on_demand(name));
-        self.update.set.extend(scopes.into_iter().map(Arc::new));
+    /// Scopes of hosts as they should be now.
+    pub(super) fn scope(&mut self, names: &[HostName]) {
+        let scopes = parallel::map(names, |_, name| {
+            let Some(host) = self.published.hosts.get(name) else { return Vec::new() };
+            let scopes = translate::scope::scoped_routes(host, self.hosts.is_on_demand(name, &host.age));
+            scopes.into_iter().map(Arc::new).collect()
+        });
+        self.update.set.extend(scopes.into_iter().flatten());
     }
 
     pub(super) fn set_fallback(&mut self) {

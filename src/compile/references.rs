@@ -1,25 +1,24 @@
 //! What hosts refer to, counted: it exists while somebody does.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 
 use crate::features::Effects;
 use crate::model::limit::Limit;
 use crate::model::{Backend, EndpointSetKey, Route, SecretRef};
 use crate::translate;
-use crate::values::HostName;
 use crate::values::certificate::Checked;
 use crate::xds::Resource;
 
 /// References by kind.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    /// Clusters, each with its backend, which hosts share.
-    pub(crate) backends: Backends,
+    /// Clusters by name, each with its backend, which hosts share.
+    pub(crate) backends: Counted<Arc<str>, Arc<Backend>>,
     /// Certificates by the Secret that they are in, each as it is sent, but for the name.
     pub(crate) secrets: Counted<SecretRef, Option<(Arc<Checked>, Resource)>>,
     /// The clusters of each endpoint set.
@@ -51,16 +50,16 @@ impl References {
         Some(resource.secret_under(name))
     }
 
-    /// What a route has in common with routes of other hosts becomes one in memory.
-    pub(crate) fn share(&mut self, route: &mut Route) {
-        route.effects = self.effects.share(&route.effects);
-        route.origin.field = self.fields.share(&route.origin.field);
+    /// What routes have in common with those of other hosts becomes one in memory.
+    pub(crate) fn share(&mut self, routes: &mut [Route]) {
+        self.effects.share_runs(routes.iter_mut().map(|route| &mut route.effects));
+        self.fields.share_runs(routes.iter_mut().map(|route| &mut route.origin.field));
     }
 
-    /// A route that was shared is gone.
-    pub(crate) fn unshare(&mut self, route: &Route) {
-        self.effects.remove(&route.effects);
-        self.fields.remove(&route.origin.field);
+    /// Routes that were shared are gone.
+    pub(crate) fn unshare(&mut self, routes: &[Route]) {
+        self.effects.unshare_runs(routes.iter().map(|route| &route.effects));
+        self.fields.unshare_runs(routes.iter().map(|route| &route.origin.field));
     }
 }
 
@@ -96,85 +95,80 @@ impl<K: Eq + Hash, V> Counted<K, V> {
     }
 
     /// The value of a key that is referred to.
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key).map(|(_, value)| value)
+    }
+
+    /// The value of a key that is referred to.
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.0.get_mut(key).map(|(_, value)| value)
     }
 }
 
-/// Clusters by name, and the hosts that refer to each.
-#[derive(Debug, Default)]
-pub(crate) struct Backends(HashMap<Arc<str>, (Arc<Backend>, Users)>);
-
-impl Backends {
-    /// A host refers to a cluster; true if it is the first.
-    pub(crate) fn add(&mut self, backend: &Arc<Backend>, host: &HostName) -> bool {
-        match self.0.entry(backend.name.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert((backend.clone(), Users::One(host.clone())));
-                true
+/// Neighbours that are one in memory count once: a host's routes mostly have the effects of one Ingress.
+impl<T: Eq + Hash + ?Sized> Counted<Arc<T>, ()> {
+    fn share_runs<'r>(&mut self, values: impl Iterator<Item = &'r mut Arc<T>>)
+    where
+        T: 'r,
+    {
+        let mut last: Option<(Arc<T>, Arc<T>)> = None;
+        for value in values {
+            if let Some((_, shared)) = last.as_ref().filter(|(given, _)| Arc::ptr_eq(given, value)) {
+                *value = shared.clone();
+                continue;
             }
-            Entry::Occupied(mut entry) => {
-                entry.get_mut().1.insert(host);
-                false
+            let shared = self.share(value);
+            if last.as_ref().is_some_and(|(_, last)| Arc::ptr_eq(last, &shared)) {
+                self.remove(&shared);
             }
+            let given = std::mem::replace(value, shared.clone());
+            last = Some((given, shared));
         }
     }
 
-    /// A host refers to a cluster no more; the backend if it was the last.
-    pub(crate) fn remove(&mut self, name: &str, host: &HostName) -> Option<Arc<Backend>> {
-        let (_, users) = self.0.get_mut(name)?;
-        match users {
-            Users::One(one) if one != host => None,
-            Users::One(_) => self.0.remove(name).map(|(backend, _)| backend),
-            Users::Many(hosts) => {
-                hosts.remove(host);
-                if hosts.len() == 1
-                    && let Some(last) = hosts.pop_last()
-                {
-                    *users = Users::One(last);
-                }
-                None
+    fn unshare_runs<'r>(&mut self, values: impl Iterator<Item = &'r Arc<T>>)
+    where
+        T: 'r,
+    {
+        let mut last: Option<&Arc<T>> = None;
+        for value in values {
+            if last.is_none_or(|last| !Arc::ptr_eq(last, value)) {
+                self.remove(value);
             }
+            last = Some(value);
         }
     }
 
-    /// The backend of a cluster that is referred to.
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Backend>> {
-        self.0.get(name).map(|(backend, _)| backend)
-    }
-
-    /// The hosts that refer to a cluster.
-    pub(crate) fn users(&self, name: &str) -> impl Iterator<Item = &HostName> {
-        let (one, many) = match self.0.get(name) {
-            None => (None, None),
-            Some((_, Users::One(host))) => (Some(host), None),
-            Some((_, Users::Many(hosts))) => (None, Some(hosts)),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
-}
-
-/// Hosts of one cluster: mostly one.
-#[derive(Debug)]
-enum Users {
-    One(HostName),
-    Many(BTreeSet<HostName>),
-}
-
-impl Users {
-    fn insert(&mut self, host: &HostName) {
-        match self {
-            Self::One(one) if one == host => {}
-            Self::One(one) => *self = Self::Many(BTreeSet::from([one.clone(), host.clone()])),
-            Self::Many(hosts) => drop(hosts.insert(host.clone())),
-        }
-    }
-}
-
-impl<K: Clone + Eq + Hash> Counted<K, ()> {
     /// One reference more; the equal key that was given first.
-    fn share(&mut self, key: &K) -> K {
+    fn share(&mut self, key: &Arc<T>) -> Arc<T> {
         self.add(key.clone(), || ());
         self.0.get_key_value(key).map_or_else(|| key.clone(), |(first, _)| first.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shared is given back in full, whichever neighbours were one in memory to begin with.
+    #[test]
+    fn what_is_shared_is_given_back() {
+        let one: Arc<str> = "one".into();
+        let mut given: Vec<Arc<str>> =
+            vec![one.clone(), one, "one".into(), "two".into(), "one".into(), "one".into(), "two".into()];
+        let mut counted = Counted::default();
+        for _ in 0..2 {
+            counted.share_runs(given.iter_mut());
+        }
+        for value in &given {
+            assert!(given.iter().all(|other| Arc::ptr_eq(value, other) == (value == other)));
+        }
+        counted.unshare_runs(given.iter());
+        assert!(!counted.is_empty());
+        counted.unshare_runs(given.iter());
+        assert!(counted.is_empty());
     }
 }

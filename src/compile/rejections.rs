@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Compiler, Published};
+use super::{Compiler, Output, Published};
 use crate::model::{Action, Endpoints, Host, Route, SecretRef};
+use crate::store::Read;
 use crate::translate::{self, names};
 use crate::values::{Findings, Kind, ObjectKey};
 use crate::xds::TypeUrl;
@@ -52,10 +53,20 @@ impl Compiler {
         host.into_iter().flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect()
     }
 
-    /// The objects with a route to a cluster.
+    /// The objects with a route to a cluster: those of a Service's clusters are among whoever read the Service.
     fn objects_with(&self, cluster: &str) -> BTreeSet<ObjectKey> {
-        let hosts = self.references.backends.users(cluster).filter_map(|host| self.published.hosts.get(host));
-        hosts.flat_map(|host| routes_to(host, cluster)).map(|route| route.origin.object.clone()).collect()
+        let origins = |host: &Arc<Host>| -> Vec<_> {
+            routes_to(host, cluster).map(|route| route.origin.object.clone()).collect()
+        };
+        let Some(service) = self.service_of(cluster) else {
+            return self.published.hosts.values().flat_map(origins).collect();
+        };
+        let readers = self.dependencies.readers(&Read::Object(service));
+        let hosts = readers.filter_map(|reader| match reader {
+            Output::Host(host) => self.published.hosts.get(&host),
+            _ => None,
+        });
+        hosts.flat_map(origins).collect()
     }
 
     fn service_of(&self, cluster: &str) -> Option<ObjectKey> {

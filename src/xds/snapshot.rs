@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use super::resource::lower_case;
 use super::{Resource, TypeUrl};
 
-/// How many names of changes are remembered. A stream that is further behind compares everything it holds.
-const LOG_NAMES: usize = 65_536;
+/// How many names of changes are remembered. A stream that is further behind compares everything it holds, as it does
+/// after a first build, which nobody is behind.
+const LOG_NAMES: usize = 16_384;
 
 /// How many updates are remembered.
 const LOG_UPDATES: usize = 4_096;
@@ -96,7 +97,7 @@ impl Snapshot {
         self.sequence += 1;
         self.log_names += changes.len();
         self.log.push_back(changes.into());
-        while self.log.len() > 1 && (self.log_names > LOG_NAMES || self.log.len() > LOG_UPDATES) {
+        while self.log_names > LOG_NAMES || self.log.len() > LOG_UPDATES {
             self.log_names -= self.log.pop_front().map_or(0, |oldest| oldest.len());
         }
     }
