@@ -6,6 +6,7 @@
 //!
 //! Endpoint sets, clusters and limits exist while a host refers to them, counted by old list against new.
 
+mod compiled;
 mod dependencies;
 mod findings;
 mod hosts;
@@ -30,10 +31,8 @@ use crate::translate;
 use crate::values::{Finding, HostName, ObjectKey};
 use crate::xds::{Resource, Snapshot, TypeUrl, Update};
 
-use dependencies::Dependencies;
-use findings::Ledger;
+use compiled::Compiled;
 use hosts::Hosts;
-use references::References;
 
 pub use subjects::Subject;
 
@@ -84,18 +83,12 @@ pub enum Event {
 pub struct Compiler {
     settings: Settings,
     store: Store,
-    dependencies: Dependencies,
-    hosts: Hosts,
-    references: References,
-    ledger: Ledger,
+    compiled: Compiled,
     default_certificate: Certificate,
-    dirty: BTreeSet<Output>,
     /// Whether the snapshot is still that of an earlier process.
     resumed: bool,
     /// What the last changes did to objects.
     events: Vec<(ObjectKey, Event)>,
-    update: Update,
-    published: Published,
 }
 
 impl Compiler {
@@ -124,16 +117,10 @@ impl Compiler {
         let mut compiler = Self {
             store: Store::new(&settings.cluster_domain),
             settings,
-            dependencies: Dependencies::default(),
-            hosts,
-            references: References::default(),
-            ledger: Ledger::default(),
+            compiled: Compiled { hosts, update, ..Compiled::default() },
             default_certificate,
-            dirty: BTreeSet::new(),
             resumed: false,
             events: Vec::new(),
-            update,
-            published: Published::default(),
         };
         compiler.run_default_certificate();
         compiler.run_config_map();
@@ -143,7 +130,7 @@ impl Compiler {
     /// Goes on from a snapshot of an earlier process: what the sources bear out is no change, the rest goes when they
     /// have been read.
     pub fn resume(&mut self, snapshot: Arc<Snapshot>) {
-        self.published.snapshot = snapshot;
+        self.compiled.published.snapshot = snapshot;
         self.resumed = true;
     }
 
@@ -152,11 +139,16 @@ impl Compiler {
         if !std::mem::take(&mut self.resumed) {
             return;
         }
-        let set: BTreeSet<_> =
-            self.update.set.iter().map(|resource| (resource.type_url(), resource.name().clone())).collect();
-        let kept = TypeUrl::ALL.iter().flat_map(|type_url| self.published.snapshot.iter(*type_url));
+        let set: BTreeSet<_> = self
+            .compiled
+            .update
+            .set
+            .iter()
+            .map(|resource| (resource.type_url(), resource.name().clone()))
+            .collect();
+        let kept = TypeUrl::ALL.iter().flat_map(|type_url| self.compiled.published.snapshot.iter(*type_url));
         let keys = kept.map(|resource| (resource.type_url(), resource.name().clone()));
-        self.update.remove.extend(keys.filter(|key| !set.contains(key)));
+        self.compiled.update.remove.extend(keys.filter(|key| !set.contains(key)));
     }
 
     /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
@@ -166,14 +158,14 @@ impl Compiler {
         for change in changes {
             self.store_change(change);
         }
-        if self.published.ready {
+        if self.compiled.published.ready {
             self.run();
             self.forget_resumed();
-            let update = std::mem::take(&mut self.update);
-            self.published.snapshot = Arc::new(self.published.snapshot.apply(update));
+            let update = std::mem::take(&mut self.compiled.update);
+            self.compiled.published.snapshot = Arc::new(self.compiled.published.snapshot.apply(update));
         }
         self.publish_findings();
-        &self.published
+        &self.compiled.published
     }
 
     /// What the last [`apply`](Self::apply) did to objects. A listing says all again that there is; only what is different
@@ -184,7 +176,7 @@ impl Compiler {
 
     /// What readers see now.
     pub fn published(&self) -> &Published {
-        &self.published
+        &self.compiled.published
     }
 
     fn store_change(&mut self, change: Change) {
@@ -196,9 +188,9 @@ impl Compiler {
                 if touched.is_empty() {
                     return;
                 }
-                self.ledger.set(&format!("object {key}"), findings);
+                self.compiled.ledger.set(&format!("object {key}"), findings);
                 if subjects::is_always(key.kind) {
-                    self.dirty.insert(Output::Object(key.clone()));
+                    self.compiled.dirty.insert(Output::Object(key.clone()));
                 }
                 self.touch(&touched);
                 self.events.push((key, Event::Applied));
@@ -209,13 +201,15 @@ impl Compiler {
                     self.delete(&key);
                 }
             }
-            Change::Findings { place, findings } => self.ledger.set(&format!("place {place}"), findings),
-            Change::Ready => self.published.ready = true,
+            Change::Findings { place, findings } => {
+                self.compiled.ledger.set(&format!("place {place}"), findings)
+            }
+            Change::Ready => self.compiled.published.ready = true,
         }
     }
 
     fn delete(&mut self, key: &ObjectKey) {
-        self.ledger.set(&format!("object {key}"), Vec::new());
+        self.compiled.ledger.set(&format!("object {key}"), Vec::new());
         let touched = self.store.delete(key);
         if !touched.is_empty() {
             self.touch(&touched);
@@ -227,21 +221,21 @@ impl Compiler {
     fn touch(&mut self, touched: &[Read]) {
         for read in touched {
             if let Read::Routing(host) = read {
-                self.dirty.insert(Output::Host(host.clone()));
+                self.compiled.dirty.insert(Output::Host(host.clone()));
             }
-            self.dirty.extend(self.dependencies.readers(read));
+            self.compiled.dirty.extend(self.compiled.dependencies.readers(read));
         }
     }
 
     /// Hosts first: they decide which endpoint sets there are.
     fn run(&mut self) {
         let mut hosts = Vec::new();
-        while let Some(Output::Host(name)) = self.dirty.first() {
+        while let Some(Output::Host(name)) = self.compiled.dirty.first() {
             hosts.push(name.clone());
-            self.dirty.pop_first();
+            self.compiled.dirty.pop_first();
         }
         self.run_hosts(&hosts);
-        while let Some(output) = self.dirty.pop_first() {
+        while let Some(output) = self.compiled.dirty.pop_first() {
             match &output {
                 Output::Host(name) => self.run_hosts(std::slice::from_ref(name)),
                 Output::Endpoints(key) => self.run_endpoints(key),
@@ -250,10 +244,10 @@ impl Compiler {
                 Output::Object(key) => self.run_object(key),
             }
         }
-        let rescoped = Vec::from_iter(self.hosts.take_rescoped());
-        self.scope(&rescoped);
-        if self.hosts.take_wildcards_changed() {
-            self.set_fallback();
+        let rescoped = Vec::from_iter(self.compiled.hosts.take_rescoped());
+        self.compiled.scope(&rescoped);
+        if self.compiled.hosts.take_wildcards_changed() {
+            self.compiled.set_fallback();
         }
     }
 }

@@ -25,10 +25,10 @@ impl Compiler {
                     findings.error(&object, "", "RejectedByEnvoy", explain(type_url, name, message));
                 }
             }
-            self.ledger.set(&format!("rejected {type_url} {name}"), findings.into_vec());
+            self.compiled.ledger.set(&format!("rejected {type_url} {name}"), findings.into_vec());
         }
         self.publish_findings();
-        &self.published
+        &self.compiled.published
     }
 
     /// The objects behind a resource.
@@ -49,7 +49,7 @@ impl Compiler {
     }
 
     fn objects_of(&self, host: &str) -> BTreeSet<ObjectKey> {
-        let host = self.published.hosts.get(host);
+        let host = self.compiled.published.hosts.get(host);
         host.into_iter().flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect()
     }
 
@@ -59,18 +59,18 @@ impl Compiler {
             routes_to(host, cluster).map(|route| route.origin.object.clone()).collect()
         };
         let Some(service) = self.service_of(cluster) else {
-            return self.published.hosts.values().flat_map(origins).collect();
+            return self.compiled.published.hosts.values().flat_map(origins).collect();
         };
-        let readers = self.dependencies.readers(&Read::Object(service));
+        let readers = self.compiled.dependencies.readers(&Read::Object(service));
         let hosts = readers.filter_map(|reader| match reader {
-            Output::Host(host) => self.published.hosts.get(&host),
+            Output::Host(host) => self.compiled.published.hosts.get(&host),
             _ => None,
         });
         hosts.flat_map(origins).collect()
     }
 
     fn service_of(&self, cluster: &str) -> Option<ObjectKey> {
-        match &self.references.backends.get(cluster)?.endpoints {
+        match &self.compiled.references.backends.get(cluster)?.endpoints {
             Endpoints::Service(key) => {
                 Some(ObjectKey::new(Kind::Service, key.namespace.clone(), key.service.clone()))
             }
@@ -83,7 +83,7 @@ impl Compiler {
         let key =
             |secret: &SecretRef| ObjectKey::new(Kind::Secret, secret.namespace.clone(), secret.name.clone());
         let Some((resource, _)) =
-            self.published.snapshot.find(TypeUrl::Secret, asked, Some(names::DEFAULT_SECRET))
+            self.compiled.published.snapshot.find(TypeUrl::Secret, asked, Some(names::DEFAULT_SECRET))
         else {
             return BTreeSet::new();
         };
@@ -93,7 +93,7 @@ impl Compiler {
                 .map(|(namespace, name)| ObjectKey::new(Kind::Secret, namespace.as_str(), name.as_str()))
                 .collect();
         }
-        let host: Option<&Arc<Host>> = self.published.hosts.get(&**resource.name());
+        let host: Option<&Arc<Host>> = self.compiled.published.hosts.get(&**resource.name());
         let certificates = host.into_iter().flat_map(|host| &host.certificate);
         certificates.flat_map(|setting| [key(&setting.value), setting.origin.object.clone()]).collect()
     }

@@ -30,22 +30,22 @@ pub(super) fn is_always(kind: Kind) -> bool {
 impl Compiler {
     /// Publishes what there is to say, and the objects that it is said of.
     pub(super) fn publish_findings(&mut self) {
-        let (findings, mut changed) = self.ledger.publish();
+        let (findings, mut changed) = self.compiled.ledger.publish();
         changed.extend(self.events.iter().map(|(key, _)| key.clone()));
         for key in changed.into_iter().filter(|key| !is_always(key.kind)) {
             self.set_subject(key, &findings);
         }
-        self.published.findings = findings;
+        self.compiled.published.findings = findings;
     }
 
     fn set_subject<T>(&mut self, key: ObjectKey, findings: &imbl::OrdMap<ObjectKey, T>) {
         match self.store.get(&key).filter(|_| findings.contains_key(&key)) {
             Some(stored) => {
                 let subject = Subject { stored: stored.clone(), ours: true };
-                self.published.subjects.insert(key, subject);
+                self.compiled.published.subjects.insert(key, subject);
             }
             None => {
-                self.published.subjects.remove(&key);
+                self.compiled.published.subjects.remove(&key);
             }
         }
     }

@@ -269,8 +269,11 @@ mod tests {
         assert_eq!(changes(&snapshot, 10).map(|c| c.len()), Some(LOG_UPDATES));
         let large = (0..=LOG_NAMES).map(|i| resource(TypeUrl::Cluster, &i.to_string(), 1)).collect();
         snapshot = snapshot.apply(Update { set: large, remove: vec![] });
-        assert_eq!(snapshot.log.len(), 1);
-        assert_eq!(snapshot.log_names, LOG_NAMES + 1);
+        assert_eq!((snapshot.log.len(), snapshot.log_names), (0, 0), "too much to be remembered");
+        let sequence = snapshot.sequence();
+        snapshot = snapshot.apply(set(TypeUrl::Cluster, "a", 0));
+        assert!(changes(&snapshot, sequence - 1).is_none());
+        assert_eq!(changes(&snapshot, sequence), Some(vec![(sequence + 1, "a".into())]));
     }
 
     #[test]

@@ -65,5 +65,5 @@ fn hosts_of_one_secret_share_its_body() {
     // And nothing of a Secret is kept that no host refers to.
     let keys = ["a", "b", "d"].map(|name| Change::Deleted(ObjectKey::new(Kind::Ingress, "shop", name)));
     compiler.apply(keys.into());
-    assert!(compiler.references.secrets.is_empty());
+    assert!(compiler.compiled.references.secrets.is_empty());
 }
