@@ -23,7 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("store", &["values", "crd"]),
     ("source", &["values", "crd", "parallel", "store"]),
     ("options", &["settings"]),
-    ("tls", &["options"]),
+    ("tls", &["values", "options"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
     ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
     ("xds", &[]),

@@ -77,10 +77,57 @@ fn short(type_name: &str) -> &str {
     type_name.rsplit('/').next().unwrap_or(type_name)
 }
 
+/// The fields in a message, and in what is packed into it, that Envoy warns of when it is sent them.
+#[cfg(test)]
+pub(crate) fn deprecated_fields(type_name: &str, bytes: &[u8]) -> std::collections::BTreeSet<String> {
+    let descriptor = pool().get_message_by_name(short(type_name)).unwrap();
+    let mut found = std::collections::BTreeSet::new();
+    tests::deprecated_in(&DynamicMessage::decode(descriptor, bytes).unwrap(), &mut found);
+    found
+}
+
 #[cfg(test)]
 mod tests {
+    use prost_reflect::{ReflectMessage as _, Value as Field};
+    use std::collections::BTreeSet;
+
     use super::*;
     use serde_json::json;
+
+    pub(super) fn deprecated_in(message: &DynamicMessage, found: &mut BTreeSet<String>) {
+        if let Ok(any) = message.transcode_to::<Any>()
+            && message.descriptor().full_name() == "google.protobuf.Any"
+        {
+            return found.append(&mut deprecated_fields(&any.type_url, &any.value));
+        }
+        for (field, value) in message.fields() {
+            let options = field.field_descriptor_proto().options.as_ref();
+            if options.is_some_and(|options| options.deprecated()) {
+                found.insert(field.full_name().to_owned());
+            }
+            deprecated_below(value, found);
+        }
+    }
+
+    fn deprecated_below(value: &Field, found: &mut BTreeSet<String>) {
+        match value {
+            Field::Message(message) => deprecated_in(message, found),
+            Field::List(items) => items.iter().for_each(|item| deprecated_below(item, found)),
+            Field::Map(items) => items.values().for_each(|item| deprecated_below(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn deprecated_fields_are_found_in_what_is_packed() {
+        let listener = json!({"filter_chains": [{"filters": [{"typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "route_config": {"virtual_hosts": [{"routes": [{"route": {"max_grpc_timeout": "1s"}}]}]},
+        }}]}]});
+        let bytes = from_json("envoy.config.listener.v3.Listener", &listener).unwrap();
+        let found = deprecated_fields("envoy.config.listener.v3.Listener", &bytes);
+        assert_eq!(found, ["envoy.config.route.v3.RouteAction.max_grpc_timeout".to_owned()].into());
+    }
 
     #[test]
     fn nested_any_is_unpacked() {

@@ -113,7 +113,7 @@ impl World {
             chancery: settings.chancery.clone(),
             ports,
             control_plane: control_plane(case, &cluster, ports, &edge, folder, settings)?,
-            ratelimit: names_ratelimit(case).then(|| ratelimit(case, ports, folder, settings)),
+            ratelimit: names_ratelimit(case).then(|| ratelimit(ports, folder, settings)),
             envoy: envoy(settings, folder),
             redis,
             edge,
@@ -340,16 +340,10 @@ fn control_plane(
     Ok(Program::new("control-plane", &settings.chancery, args, folder))
 }
 
-fn ratelimit(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Program {
+fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--server".into(), ports.admin().to_string().into()]);
-    if let Some(url) = given(&case.args, "--redis-url") {
-        args.extend([
-            "--redis-url".into(),
-            url.replace("{redis}", &format!("redis://{}", ports.redis())).into(),
-        ]);
-    }
     Program::new("ratelimit", &settings.chancery, args, folder)
 }
 

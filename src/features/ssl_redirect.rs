@@ -74,6 +74,8 @@ impl SslRedirect {
             origin: origin.clone(),
         };
         let not_acme = HeaderMatch::new(":path", TextMatch::Prefix(ACME_CHALLENGE.to_owned())).inverted();
+        // ingress-nginx cuts the slash off the whole request URI. Envoy rewrites no query in a redirect, so that of
+        // `/login?next=/` stays.
         let slash_last = HeaderMatch::new(":path", TextMatch::Regex("[^?]*/".to_owned()));
         let root = HeaderMatch::exact(":path", "/");
         let mut guards = vec![guard(vec![root], RedirectPath::Nothing, host.is_wildcard())];

@@ -9,11 +9,10 @@ use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use rustls_pki_types::CertificateDer;
 
 use crate::options::TlsFiles;
+use crate::values::pem;
 
 /// Why files cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,39 +60,25 @@ impl fmt::Debug for Identity {
 
 impl Identity {
     /// `now` is the time at which the certificate has to be valid.
-    pub(super) fn new(pem: &Pem, files: &TlsFiles, now: SystemTime) -> Result<Self, Error> {
-        let chain = certificates(&pem.certificate).map_err(wrong(&files.certificate))?;
-        let (serial, not_after) = leaf(&chain, now).map_err(wrong(&files.certificate))?;
-        // The reader's own words may quote the line that it stumbled over.
-        let key = PrivateKeyDer::from_pem_slice(&pem.key)
-            .map_err(|_| wrong(&files.key)("is not a private key in PEM".to_owned()))?;
+    pub(super) fn new(held: &Pem, files: &TlsFiles, now: SystemTime) -> Result<Self, Error> {
+        let chain = pem::certificates(&held.certificate).map_err(wrong(&files.certificate))?;
+        let (serial, not_after) = leaf(&chain[0], now).map_err(wrong(&files.certificate))?;
+        let key = pem::private_key(&held.key).map_err(wrong(&files.key))?;
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
             wrong(&files.key)(format!("does not belong to {}: {error}", files.certificate.display()))
         })?;
-        let config = config(certified, &pem.authority).map_err(wrong(&files.authority))?;
+        let config = config(certified, &held.authority).map_err(wrong(&files.authority))?;
         Ok(Self { config: Arc::new(config), serial, not_after })
     }
 }
 
-fn wrong(path: &Path) -> impl Fn(String) -> Error {
-    move |reason| Error { path: path.to_owned(), reason }
+fn wrong<R: Into<String>>(path: &Path) -> impl Fn(R) -> Error {
+    move |reason| Error { path: path.to_owned(), reason: reason.into() }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match certificates {
-        // As for keys: somebody may have mixed up the files.
-        Err(_) => Err("is not PEM".to_owned()),
-        Ok(none) if none.is_empty() => Err("holds no certificate".to_owned()),
-        Ok(certificates) => Ok(certificates),
-    }
-}
-
-/// Serial number and end of the first certificate, which must not be over.
-fn leaf(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(String, SystemTime), String> {
-    let Some(Ok((_, leaf))) = chain.first().map(|der| X509Certificate::from_der(der)) else {
-        return Err("holds something else than an X.509 certificate".to_owned());
-    };
+/// Serial number and end of a certificate, which must not be over.
+fn leaf(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<(String, SystemTime), String> {
+    let leaf = pem::parsed(certificate)?;
     let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default();
     let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     if not_after < now {
@@ -107,7 +92,7 @@ fn leaf(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(String, System
 fn config(certified: CertifiedKey, authority: &[u8]) -> Result<ServerConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(authority)? {
+    for certificate in pem::certificates(authority)? {
         roots.add(certificate).map_err(|error| format!("holds what is no authority: {error}"))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())

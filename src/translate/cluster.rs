@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, RefreshRate,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::{
@@ -18,6 +18,8 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::dns_cluster::RefreshRate;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, UpstreamTlsContext};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -39,9 +41,6 @@ use crate::xds::{Resource, TypeUrl};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// nginx's `upstream-keepalive-requests`.
 const MAX_REQUESTS_PER_CONNECTION: u32 = 10_000;
-
-/// Raised when something else is made of DNS names, so that clusters of Services keep their versions.
-const DNS_REVISION: u32 = 2;
 
 /// How long an answer without a lifetime of its own is kept.
 const DNS_REFRESH: Duration = Duration::from_secs(5);
@@ -69,11 +68,7 @@ pub fn cluster(backend: &Backend) -> Resource {
     if backend.protocol.is_tls() {
         message.transport_socket = Some(transport_socket(backend));
     }
-    let version = match &backend.endpoints {
-        Endpoints::Service(_) => version(backend),
-        Endpoints::Dns { .. } => version(&(DNS_REVISION, backend)),
-    };
-    Resource::new(TypeUrl::Cluster, backend.name.clone(), version, &message)
+    Resource::new(TypeUrl::Cluster, backend.name.clone(), version(backend), &message)
 }
 
 /// The cluster of the rate limit service.
@@ -87,7 +82,7 @@ pub fn rate_limit(service: &RateLimitService) -> Resource {
         let socket = mutual_tls::transport_socket(&service.host, Credentials::Secrets(folder));
         message.transport_socket = Some(socket);
     }
-    Resource::new(TypeUrl::Cluster, names::RATE_LIMIT_CLUSTER, version(&(DNS_REVISION, service)), &message)
+    Resource::new(TypeUrl::Cluster, names::RATE_LIMIT_CLUSTER, version(service), &message)
 }
 
 fn base(name: &str) -> Cluster {
@@ -117,10 +112,12 @@ fn base(name: &str) -> Cluster {
 }
 
 fn dns(message: &mut Cluster, host: &str, port: u16) {
-    message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
+    message.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+        name: "envoy.clusters.dns".to_owned(),
+        typed_config: Some(pack(&dns_cluster())),
+    }));
     // A name that does not resolve must not hold back the clusters that come with it.
     message.wait_for_warm_on_init = proto::boolean(false);
-    respect_ttl(message);
     let endpoint = Endpoint { address: proto::socket_address(host, port), ..Endpoint::default() };
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
@@ -134,16 +131,19 @@ fn dns(message: &mut Cluster, host: &str, port: u16) {
     });
 }
 
-/// A name is looked up again when its answer expires, as nginx does, and not every five seconds, Envoy's default, whatever
-/// it says. That default is left to answers that expire at once, and failures are tried again ever more rarely.
-#[allow(deprecated, reason = "its replacement is a cluster type of its own, which says the same")]
-fn respect_ttl(message: &mut Cluster) {
-    message.respect_dns_ttl = true;
-    message.dns_refresh_rate = proto::duration(DNS_REFRESH);
-    message.dns_failure_refresh_rate = Some(RefreshRate {
-        base_interval: proto::duration(DNS_FAILURE_REFRESH),
-        max_interval: proto::duration(DNS_FAILURE_REFRESH_MAX),
-    });
+/// Each address is an endpoint of its own. A name is looked up again when its answer expires, as nginx does, and not every
+/// five seconds, Envoy's default, whatever it says. That default is left to answers that expire at once, and failures are
+/// tried again ever more rarely.
+fn dns_cluster() -> DnsCluster {
+    DnsCluster {
+        respect_dns_ttl: true,
+        dns_refresh_rate: proto::duration(DNS_REFRESH),
+        dns_failure_refresh_rate: Some(RefreshRate {
+            base_interval: proto::duration(DNS_FAILURE_REFRESH),
+            max_interval: proto::duration(DNS_FAILURE_REFRESH_MAX),
+        }),
+        ..DnsCluster::default()
+    }
 }
 
 fn http_protocol_options(protocol: Protocol) -> Any {

@@ -29,7 +29,7 @@ fn folder() -> PathBuf {
 }
 
 /// The inputs, by name.
-fn inputs() -> Vec<PathBuf> {
+pub(super) fn inputs() -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut inputs: Vec<_> = files
         .filter(|path| path.extension().is_some_and(|e| e == "yaml") && !path.ends_with(SERVICES))
@@ -39,7 +39,7 @@ fn inputs() -> Vec<PathBuf> {
     inputs
 }
 
-fn compiled(input: &Path) -> Published {
+pub(super) fn compiled(input: &Path) -> Published {
     let settings = Settings {
         http_port: 8080,
         https_port: 8443,

@@ -5,6 +5,8 @@
 
 pub mod bootstrap;
 pub mod cluster;
+#[cfg(test)]
+mod deprecation_tests;
 pub mod endpoint;
 pub mod fallback;
 pub mod filters;
@@ -38,7 +40,7 @@ pub fn sessions() -> session::Settings {
 }
 
 /// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// The version of what is made of this input.
 pub(crate) fn version<T: Hash + ?Sized>(input: &T) -> Version {

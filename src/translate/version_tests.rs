@@ -35,13 +35,13 @@ endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}}]
 
 /// Listeners depend on settings alone, and change with every release that adds a filter.
 const PINNED: &str = "\
-b2c8a3b4f0d8174e ClusterLoadAssignment shop/app/80~e67abf5325dee21f
-255caf2870d443ac Cluster shop/app/80~e67abf5325dee21f
-8955a0778221bce0 Secret *
-fb904ad16be7626e TypedExtensionConfig fallback
-1b5c2d2499b46a2d RouteConfiguration a.io
-54b92acb38faea4d ScopedRouteConfiguration http/a.io
-c396d3899a560091 ScopedRouteConfiguration https/a.io
+53d1502863476cd7 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
+ea09972aeec6342c Cluster shop/app/80~e67abf5325dee21f
+9ca2317b38d5b96c Secret *
+929ffe032671a8f2 TypedExtensionConfig fallback
+12ed05434809c827 RouteConfiguration a.io
+95714c839c92f08e ScopedRouteConfiguration http/a.io
+4db722bdaef14f17 ScopedRouteConfiguration https/a.io
 ";
 
 #[test]

@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::PrivateKeyDer;
 use x509_parser::asn1_rs::{Class, Tag};
 use x509_parser::der_parser::der::{DerObject, parse_der};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use super::HostName;
+use super::{HostName, pem};
 
 /// A certificate chain and its key, checked to belong together. Never serialised, never printed.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -41,23 +40,16 @@ impl Checked {
     /// # Errors
     /// What is wrong, to be put behind the name of the Secret that they are in.
     pub fn read(chain: Vec<u8>, private_key: Vec<u8>) -> Result<Self, String> {
-        // The reader's own words may quote the line that it stumbled over, which may hold a key.
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<_, _>>()
-            .map_err(|_| "has a tls.crt that is not PEM".to_owned())?;
-        let parsed = certificates.iter().map(|certificate| X509Certificate::from_der(certificate));
-        let parsed: Vec<_> = parsed
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("has a tls.crt that is not an X.509 certificate: {error}"))?;
-        let Some((_, leaf)) = parsed.first() else {
-            return Err("has a tls.crt without a certificate".to_owned());
-        };
+        let in_chain = |reason| format!("has a tls.crt that {reason}");
+        let certificates = pem::certificates(&chain).map_err(in_chain)?;
+        let parsed: Result<Vec<_>, _> = certificates.iter().map(pem::parsed).collect();
+        let parsed = parsed.map_err(in_chain)?;
+        let leaf = &parsed[0];
         if !is_supported(leaf) {
             return Err(format!("has a tls.crt with a key of a kind that is not served; {KEYS}"));
         }
         let names = names(leaf);
-        let key = PrivateKeyDer::from_pem_slice(&private_key)
-            .map_err(|_| "has a tls.key that is not a PEM private key".to_owned())?;
+        let key = pem::private_key(&private_key).map_err(|reason| format!("has a tls.key that {reason}"))?;
         if !same_public_half(leaf, &key) {
             let provider = rustls::crypto::ring::default_provider();
             rustls::sign::CertifiedKey::from_der(certificates, key, &provider)
@@ -186,10 +178,16 @@ mod tests {
 
     #[test]
     fn the_public_half_of_an_rsa_key() {
-        let der = CertificateDer::from_pem_slice(RSA1024.0.as_bytes()).unwrap();
-        let (_, leaf) = X509Certificate::from_der(&der).unwrap();
-        let key = |pem: &str| PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let chain = pem::certificates(RSA1024.0.as_bytes()).unwrap();
+        let leaf = pem::parsed(&chain[0]).unwrap();
+        let key = |pem: &str| pem::private_key(pem.as_bytes()).unwrap();
         assert!(same_public_half(&leaf, &key(RSA1024.1)) && !same_public_half(&leaf, &key(P521.1)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_of_the_entry_that_it_is_in() {
+        assert_eq!(read("", P521.1), Err("has a tls.crt that holds no certificate".to_owned()));
+        assert_eq!(read(P521.0, P521.0), Err("has a tls.key that is not a private key in PEM".to_owned()));
     }
 
     #[test]

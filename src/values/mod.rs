@@ -12,6 +12,7 @@ pub mod matching;
 pub mod object;
 pub mod path;
 pub mod pattern;
+pub mod pem;
 mod re2;
 pub mod size;
 

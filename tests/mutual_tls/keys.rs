@@ -49,8 +49,8 @@ fn keys_show_nowhere() {
     };
     // That there is something to be seen.
     says("/debug/config_dump", HOST);
-    says("/debug/findings", "is not a PEM private key");
-    says("check", "is not a PEM private key");
+    says("/debug/findings", "is not a private key in PEM");
+    says("check", "is not a private key in PEM");
     says("the log", "serving with a certificate");
 
     let own = Leaf { certificate: String::new(), key: read(&world, "control-plane/tls.key") };
