@@ -6,8 +6,9 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::DynamicResourceScope;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// An object.
 #[derive(Clone)]
@@ -43,7 +44,53 @@ impl Raw {
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::new)
+        deserializer.deserialize_map(Fields::OfObject).map(Self::new)
+    }
+}
+
+/// The fields of an object without who set them: `metadata.managedFields` is often more than all the rest, so it is
+/// passed over and never built.
+#[derive(Clone, Copy)]
+enum Fields {
+    OfObject,
+    OfMetadata,
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            match (self, key.as_str()) {
+                (Self::OfObject, "metadata") => {
+                    fields.insert(key, map.next_value_seed(Self::OfMetadata)?);
+                }
+                (Self::OfMetadata, "managedFields") => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ => {
+                    fields.insert(key, map.next_value()?);
+                }
+            }
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Fields {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -80,5 +127,31 @@ impl kube::Resource for Raw {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_set_fields_is_passed_over_and_nothing_else() {
+        for (said, kept) in [
+            (
+                json!({"kind": "Ingress", "metadata": {"name": "a", "managedFields": [{"f:spec": {}}], "uid": "1"},
+                    "managedFields": 1, "spec": {"metadata": {"managedFields": 2}}}),
+                json!({"kind": "Ingress", "metadata": {"name": "a", "uid": "1"},
+                    "managedFields": 1, "spec": {"metadata": {"managedFields": 2}}}),
+            ),
+            (json!({"metadata": null}), json!({"metadata": null})),
+            (json!({}), json!({})),
+        ] {
+            let raw: Raw = serde_json::from_value(said).unwrap();
+            assert_eq!(raw.value, kept);
+        }
+        let raw: Raw = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "b"}})).unwrap();
+        assert_eq!((raw.name(), raw.namespace()), ("a", "b"));
     }
 }
