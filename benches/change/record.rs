@@ -179,6 +179,75 @@ impl Record {
     }
 }
 
+/// How the statuses of all Ingresses were written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Statuses {
+    pub(crate) ingresses: usize,
+    /// When, in RFC 3339.
+    pub(crate) at: String,
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// Of Ingresses without a status, once.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// From the control plane's start to the last status, in milliseconds.
+    pub(crate) last: f64,
+    /// CPU of the control plane by then, in milliseconds.
+    pub(crate) control_plane_cpu: f64,
+    /// CPU of the API server and its etcd by then, in milliseconds.
+    pub(crate) api_server_cpu: f64,
+    /// Writes of statuses and Events, as the API server counts them.
+    pub(crate) writes: usize,
+    /// Those of a control plane that starts when every status is there.
+    pub(crate) unchanged: usize,
+}
+
+impl Statuses {
+    pub(crate) fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<_> = self.rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        percentile(&values, 0.5)
+    }
+
+    /// The most of all rounds.
+    pub(crate) fn most(&self, of: impl Fn(&Round) -> usize) -> usize {
+        self.rounds.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// Keeps it instead of the one that was measured before.
+    pub(crate) fn keep(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(Self::path(), serde_json::to_vec_pretty(self)?)?)
+    }
+
+    /// What was kept, if anything was.
+    pub(crate) fn kept() -> anyhow::Result<Option<Self>> {
+        match std::fs::read(Self::path()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn path() -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("statuses.json")
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} Ingresses without a status", self.ingresses)?;
+        for round in &self.rounds {
+            write!(
+                f,
+                "\n  the last one has it after {:.0} ms (CPU: control plane {:.0} ms, API server {:.0} ms), {} writes; {} when nothing changed",
+                round.last, round.control_plane_cpu, round.api_server_cpu, round.writes, round.unchanged
+            )?;
+        }
+        Ok(())
+    }
+}
+
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("change")
 }

@@ -362,7 +362,7 @@ fn control_plane(
 ) -> anyhow::Result<Command> {
     let mut command = match layout {
         Layout::Scoped => {
-            let mut command = Command::new(program("CHANCERY", env!("CARGO_BIN_EXE_chancery")));
+            let mut command = Command::new(control_plane_program());
             command.arg("serve").args(workload.source_flag());
             command.args(["--envoy-address", "127.0.0.1"]);
             command.args(["--https-port", &free_address()?.port().to_string()]);
@@ -386,10 +386,15 @@ fn control_plane(
     Ok(command)
 }
 
+/// The control plane that is measured.
+pub(crate) fn control_plane_program() -> OsString {
+    program("CHANCERY", env!("CARGO_BIN_EXE_chancery"))
+}
+
 fn program(variable: &str, otherwise: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| otherwise.into())
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

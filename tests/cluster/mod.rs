@@ -129,6 +129,11 @@ impl Cluster {
         });
     }
 
+    /// What the kernel knows the API server and etcd by, those of them that run.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        [&self.server, &self.etcd].into_iter().flatten().map(Program::id).collect()
+    }
+
     /// The path of a file that goes with this value.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
