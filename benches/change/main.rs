@@ -30,6 +30,7 @@ mod cluster;
 mod kubernetes;
 #[path = "../manifests.rs"]
 mod manifests;
+mod measure;
 mod one_table;
 mod plot;
 mod process;
@@ -48,8 +49,8 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use bare::Listen;
+use measure::Plan;
 use record::{Layout, Source};
-use run::Plan;
 
 /// Ingresses that are given a status.
 const STATUSES: usize = 1000;
@@ -128,21 +129,27 @@ fn main() -> anyhow::Result<()> {
         hosts = all_hosts.to_vec();
     }
     let layouts = if args.layout.is_empty() { all_layouts.to_vec() } else { args.layout };
+    // With an API server, layouts are compared under churn: they take turns.
+    let together: Vec<Vec<Layout>> = match args.source {
+        Source::Files => layouts.into_iter().map(|layout| vec![layout]).collect(),
+        Source::Kubernetes => vec![layouts],
+    };
     for hosts in hosts {
-        for layout in &layouts {
+        for layouts in &together {
             let plan = Plan {
                 source: args.source,
-                layout: *layout,
+                layouts: layouts.clone(),
                 hosts,
                 services: args.services,
                 edits,
                 starts,
                 cold_only: args.cold,
             };
-            let record = run::measure(&plan)?;
-            println!("{record}");
-            if !args.quick {
-                record.keep()?;
+            for record in measure::measure(&plan)? {
+                println!("{record}");
+                if !args.quick {
+                    record.keep()?;
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What the kernel counts CPU time in for programs, whatever it uses itself.
 const TICK: Duration = Duration::from_millis(10);
@@ -36,6 +37,19 @@ impl Process {
             Some(status) => anyhow::bail!("{} ended: {status}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Takes it off the processors.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// User and system time of all its threads, those that ended too.

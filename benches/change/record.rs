@@ -40,6 +40,19 @@ impl Layout {
             Self::Pusher => "pusher of prebuilt resources",
         }
     }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Scoped => "scoped",
+            Self::OneTable => "one-table",
+            Self::Pusher => "pusher",
+        }
+    }
+
+    /// The name of a file of its own.
+    pub(crate) fn file(self, of: &str, extension: &str) -> String {
+        format!("{of}-{}.{extension}", self.word())
+    }
 }
 
 /// One number of hosts in one layout.
@@ -117,6 +130,12 @@ pub(crate) struct Memory {
 }
 
 impl Series {
+    /// Of how long each edit took.
+    pub(crate) fn of(mut served: Vec<f64>) -> Self {
+        served.sort_by(f64::total_cmp);
+        Self { served, unpolled: 0, control_plane_cpu: 0.0, envoy_cpu: 0.0, sent: BTreeMap::new() }
+    }
+
     /// The value below which this share of the edits lies.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         percentile(&self.served, share)
@@ -145,11 +164,7 @@ impl Record {
     }
 
     fn path(&self) -> PathBuf {
-        let layout = match self.layout {
-            Layout::Scoped => "scoped",
-            Layout::OneTable => "one-table",
-            Layout::Pusher => "pusher",
-        };
+        let layout = self.layout.word();
         let source = match self.source {
             Source::Files => "",
             Source::Kubernetes => "kubernetes-",
