@@ -38,7 +38,12 @@ fn a_slow_api_server_and_the_lease() {
     proxy.fault(Fault::Slow(Duration::from_secs(6)));
     shows(&cluster, "slower");
     until("another leader", || (holder(&cluster) == "two").then_some(()));
-    shows(&cluster, "handed-over");
+    // The slow one learns of the first before the second: had it thought that it leads, it would have written by then.
+    for name in ["handed-over", "later"] {
+        shows(&cluster, name);
+        let page = format!("/debug/routes?host={name}.example");
+        until("the slow replica", || one.text(&page).contains(&format!("\"{name}\"")).then_some(()));
+    }
 
     proxy.fault(Fault::None);
     one.until_ready("sources");
