@@ -49,6 +49,11 @@ impl Program {
         Self { child: command.spawn().unwrap(), log }
     }
 
+    /// What the kernel knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said so far.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

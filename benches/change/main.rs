@@ -11,6 +11,7 @@
 //! cargo bench --bench change -- --quick                       100 and 1,000 hosts, few edits
 //! cargo bench --bench change -- --hosts 10000 --layout scoped
 //! cargo bench --bench change -- --source kubernetes           in a real API server: 1,000 and 10,000 hosts
+//! cargo bench --bench change -- --status                      only how the statuses of 1,000 Ingresses are written there
 //! cargo bench --bench change -- --cold                        only starts
 //! cargo bench --bench change -- --report                      writes RESULTS.md and change.svg of what was measured
 //! ```
@@ -29,6 +30,7 @@ mod cluster;
 mod kubernetes;
 #[path = "../manifests.rs"]
 mod manifests;
+mod measure;
 mod one_table;
 mod plot;
 mod process;
@@ -38,6 +40,7 @@ mod report;
 mod run;
 #[path = "../../tests/cluster/mod.rs"]
 mod server;
+mod status;
 mod workload;
 
 use std::net::SocketAddr;
@@ -46,8 +49,11 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use bare::Listen;
+use measure::Plan;
 use record::{Layout, Source};
-use run::Plan;
+
+/// Ingresses that are given a status.
+const STATUSES: usize = 1000;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -72,6 +78,9 @@ struct Args {
     /// Measure only starts
     #[arg(long)]
     cold: bool,
+    /// Measure only how statuses are written into a real API server
+    #[arg(long)]
+    status: bool,
     /// 100 and 1,000 hosts, few edits; nothing is kept
     #[arg(long)]
     quick: bool,
@@ -109,6 +118,9 @@ fn main() -> anyhow::Result<()> {
     }
     let (mut hosts, edits, starts) =
         if args.quick { (vec![100, 1000], 30, 1) } else { (args.hosts, args.edits, args.starts) };
+    if args.status {
+        return statuses(starts, args.quick);
+    }
     let (all_hosts, all_layouts) = match args.source {
         Source::Files => (&[100, 1000, 10_000, 50_000][..], [Layout::Scoped, Layout::OneTable]),
         Source::Kubernetes => (&[1000, 10_000][..], [Layout::Scoped, Layout::Pusher]),
@@ -117,23 +129,38 @@ fn main() -> anyhow::Result<()> {
         hosts = all_hosts.to_vec();
     }
     let layouts = if args.layout.is_empty() { all_layouts.to_vec() } else { args.layout };
+    // With an API server, layouts are compared under churn: they take turns.
+    let together: Vec<Vec<Layout>> = match args.source {
+        Source::Files => layouts.into_iter().map(|layout| vec![layout]).collect(),
+        Source::Kubernetes => vec![layouts],
+    };
     for hosts in hosts {
-        for layout in &layouts {
+        for layouts in &together {
             let plan = Plan {
                 source: args.source,
-                layout: *layout,
+                layouts: layouts.clone(),
                 hosts,
                 services: args.services,
                 edits,
                 starts,
                 cold_only: args.cold,
             };
-            let record = run::measure(&plan)?;
-            println!("{record}");
-            if !args.quick {
-                record.keep()?;
+            for record in measure::measure(&plan)? {
+                println!("{record}");
+                if !args.quick {
+                    record.keep()?;
+                }
             }
         }
     }
-    Ok(())
+    match args.source {
+        Source::Files => Ok(()),
+        Source::Kubernetes => statuses(starts, args.quick),
+    }
+}
+
+fn statuses(rounds: usize, quick: bool) -> anyhow::Result<()> {
+    let record = status::measure(STATUSES, rounds)?;
+    println!("{record}");
+    if quick { Ok(()) } else { record.keep() }
 }

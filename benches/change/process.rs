@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What the kernel counts CPU time in for programs, whatever it uses itself.
 const TICK: Duration = Duration::from_millis(10);
@@ -38,26 +39,32 @@ impl Process {
         }
     }
 
+    /// Takes it off the processors.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// User and system time of all its threads, those that ended too.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(self.file("stat"))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u32 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
-        Ok(TICK * ticks)
+        cpu(self.child.id())
     }
 
     /// Resident memory in MiB, now and at most.
     pub(crate) fn memory(&self) -> anyhow::Result<(f64, f64)> {
-        let status = std::fs::read_to_string(self.file("status"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let field = |name: &str| -> anyhow::Result<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;
             Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
         };
         Ok((field("VmRSS:")?, field("VmHWM:")?))
-    }
-
-    fn file(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.child.id())
     }
 }
 
@@ -67,6 +74,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// User and system time of all threads of a process, those that ended too.
+pub(crate) fn cpu(id: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
 }
 
 /// A loopback address that nobody listens on.

@@ -35,18 +35,15 @@ async fn push(
 ) -> anyhow::Result<()> {
     let mut made = Made::default();
     while let Some(changes) = batches.recv().await {
-        let form = form(&changes);
-        if let Some(resource) = form.as_ref().and_then(|form| made.kept.get(form)) {
-            let update = Update { set: vec![resource.clone()], remove: Vec::new() };
-            made.pushed = made.pushed.apply(update);
-        } else {
-            let published = compiler.apply(changes);
-            if !published.ready {
-                continue;
-            }
-            made.follow(&published.snapshot.clone(), form)?;
+        // Those that come at once have a form each.
+        let one_by_one =
+            if made.ready { changes.into_iter().map(|it| vec![it]).collect() } else { vec![changes] };
+        for changes in one_by_one {
+            made.take(&mut compiler, changes)?;
         }
-        snapshots.send_replace(Some(Arc::new(made.pushed.clone())));
+        if made.ready {
+            snapshots.send_replace(Some(Arc::new(made.pushed.clone())));
+        }
     }
     Ok(())
 }
@@ -63,6 +60,8 @@ fn form(changes: &[Change]) -> Option<Form> {
 
 #[derive(Default)]
 struct Made {
+    /// Whether all there is was seen.
+    ready: bool,
     /// The compiler's snapshot that was followed last.
     seen: Arc<Snapshot>,
     pushed: Snapshot,
@@ -70,6 +69,22 @@ struct Made {
 }
 
 impl Made {
+    fn take(&mut self, compiler: &mut Compiler, changes: Vec<Change>) -> anyhow::Result<()> {
+        let form = form(&changes);
+        if let Some(resource) = form.as_ref().and_then(|form| self.kept.get(form)) {
+            let update = Update { set: vec![resource.clone()], remove: Vec::new() };
+            self.pushed = self.pushed.apply(update);
+            return Ok(());
+        }
+        let published = compiler.apply(changes);
+        self.ready = published.ready;
+        if !self.ready {
+            return Ok(());
+        }
+        let snapshot = published.snapshot.clone();
+        self.follow(&snapshot, form)
+    }
+
     fn follow(&mut self, snapshot: &Arc<Snapshot>, form: Option<Form>) -> anyhow::Result<()> {
         let changes = snapshot.changes_since(self.seen.sequence()).context("too many changes at once")?;
         let mut update = Update::default();

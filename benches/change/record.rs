@@ -40,6 +40,19 @@ impl Layout {
             Self::Pusher => "pusher of prebuilt resources",
         }
     }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Scoped => "scoped",
+            Self::OneTable => "one-table",
+            Self::Pusher => "pusher",
+        }
+    }
+
+    /// The name of a file of its own.
+    pub(crate) fn file(self, of: &str, extension: &str) -> String {
+        format!("{of}-{}.{extension}", self.word())
+    }
 }
 
 /// One number of hosts in one layout.
@@ -117,6 +130,12 @@ pub(crate) struct Memory {
 }
 
 impl Series {
+    /// Of how long each edit took.
+    pub(crate) fn of(mut served: Vec<f64>) -> Self {
+        served.sort_by(f64::total_cmp);
+        Self { served, unpolled: 0, control_plane_cpu: 0.0, envoy_cpu: 0.0, sent: BTreeMap::new() }
+    }
+
     /// The value below which this share of the edits lies.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         percentile(&self.served, share)
@@ -145,11 +164,7 @@ impl Record {
     }
 
     fn path(&self) -> PathBuf {
-        let layout = match self.layout {
-            Layout::Scoped => "scoped",
-            Layout::OneTable => "one-table",
-            Layout::Pusher => "pusher",
-        };
+        let layout = self.layout.word();
         let source = match self.source {
             Source::Files => "",
             Source::Kubernetes => "kubernetes-",
@@ -176,6 +191,75 @@ impl Record {
         }
         records.sort_by_key(|record| (record.source, record.layout, record.services, record.hosts));
         Ok(records)
+    }
+}
+
+/// How the statuses of all Ingresses were written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Statuses {
+    pub(crate) ingresses: usize,
+    /// When, in RFC 3339.
+    pub(crate) at: String,
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// Of Ingresses without a status, once.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// From the control plane's start to the last status, in milliseconds.
+    pub(crate) last: f64,
+    /// CPU of the control plane by then, in milliseconds.
+    pub(crate) control_plane_cpu: f64,
+    /// CPU of the API server and its etcd by then, in milliseconds.
+    pub(crate) api_server_cpu: f64,
+    /// Writes of statuses and Events, as the API server counts them.
+    pub(crate) writes: usize,
+    /// Those of a control plane that starts when every status is there.
+    pub(crate) unchanged: usize,
+}
+
+impl Statuses {
+    pub(crate) fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<_> = self.rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        percentile(&values, 0.5)
+    }
+
+    /// The most of all rounds.
+    pub(crate) fn most(&self, of: impl Fn(&Round) -> usize) -> usize {
+        self.rounds.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// Keeps it instead of the one that was measured before.
+    pub(crate) fn keep(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(Self::path(), serde_json::to_vec_pretty(self)?)?)
+    }
+
+    /// What was kept, if anything was.
+    pub(crate) fn kept() -> anyhow::Result<Option<Self>> {
+        match std::fs::read(Self::path()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn path() -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("statuses.json")
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} Ingresses without a status", self.ingresses)?;
+        for round in &self.rounds {
+            write!(
+                f,
+                "\n  the last one has it after {:.0} ms (CPU: control plane {:.0} ms, API server {:.0} ms), {} writes; {} when nothing changed",
+                round.last, round.control_plane_cpu, round.api_server_cpu, round.writes, round.unchanged
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::kubernetes;
 use super::plot;
-use super::record::{Layout, Record, Series, Source};
+use super::record::{Layout, Record, Series, Source, Statuses};
 
 /// The bars' number of hosts.
 const BAR_HOSTS: usize = 10_000;
@@ -23,7 +23,9 @@ pub(crate) fn write() -> anyhow::Result<()> {
     let usual: Vec<_> = records.iter().filter(|record| record.services == SERVICES).collect();
     let edited: Vec<_> = usual.iter().copied().filter(|record| record.route.is_some()).collect();
     plot::draw(&benches.join("change.svg"), &edited)?;
-    let text = Report { records: &records, in_kubernetes: &in_kubernetes }.text()?;
+    let statuses = Statuses::kept()?;
+    let report = Report { records: &records, in_kubernetes: &in_kubernetes, statuses: statuses.as_ref() };
+    let text = report.text()?;
     std::fs::write(benches.join("RESULTS.md"), text)?;
     println!("wrote RESULTS.md and change.svg into {}", benches.display());
     Ok(())
@@ -32,6 +34,7 @@ pub(crate) fn write() -> anyhow::Result<()> {
 struct Report<'a> {
     records: &'a [Record],
     in_kubernetes: &'a [Record],
+    statuses: Option<&'a Statuses>,
 }
 
 impl Report<'_> {
@@ -46,7 +49,7 @@ impl Report<'_> {
         text += &self.wire();
         text += &self.starts();
         text += &self.memory();
-        text += &kubernetes::text(self.in_kubernetes);
+        text += &kubernetes::text(self.in_kubernetes, self.statuses);
         text += &in_process()?;
         text += NOTES;
         Ok(text)

@@ -1,4 +1,4 @@
-//! One number of hosts from one source in one layout: start, request every host, edit.
+//! A control plane and its Envoy: start, request every host, edit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,11 +12,9 @@ use anyhow::Context as _;
 use chancery::translate::bootstrap;
 use serde_json::Value;
 
-use super::backends;
-use super::churn;
 use super::client::Client;
 use super::process::{Process, free_address};
-use super::record::{Layout, Memory, Record, Sent, Series, Source, Start};
+use super::record::{Layout, Memory, Sent, Series, Start};
 use super::workload::{Kind, Picks, Workload};
 
 /// A poll begins this long after the one before, or as soon as that was answered.
@@ -32,76 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Connections over which every host is requested.
 const CONNECTIONS: usize = 8;
 
-/// What to measure.
-pub(crate) struct Plan {
-    pub(crate) source: Source,
-    pub(crate) layout: Layout,
-    pub(crate) hosts: usize,
-    pub(crate) services: usize,
-    pub(crate) edits: usize,
-    pub(crate) starts: usize,
-    pub(crate) cold_only: bool,
-}
-
-impl Plan {
-    /// One RouteConfiguration takes seconds an edit once it is large.
-    fn route_edits(&self) -> usize {
-        match self.layout {
-            Layout::Scoped | Layout::Pusher => self.edits,
-            Layout::OneTable => self.edits.min((300_000 / self.hosts).max(10)),
-        }
-    }
-
-    /// How many edits are made without polling, after so many with it.
-    fn unpolled(&self, polled: usize) -> usize {
-        if polled < self.edits { polled.div_ceil(3) } else { polled }
-    }
-}
-
-pub(crate) fn measure(plan: &Plan) -> anyhow::Result<Record> {
-    let backends = backends::start()?;
-    let workload = Workload::new(plan.source, plan.hosts, plan.services, &backends)?;
-    let mut starts = Vec::new();
-    let mut running = Running::start(plan.layout, &workload)?;
-    starts.push(running.wait(&workload)?);
-    while starts.len() < plan.starts {
-        drop(running);
-        running = Running::start(plan.layout, &workload)?;
-        starts.push(running.wait(&workload)?);
-    }
-    let every_host = running.request_every_host(&workload)?;
-    let mut record = Record {
-        source: plan.source,
-        layout: plan.layout,
-        hosts: plan.hosts,
-        services: plan.services,
-        at: jiff::Timestamp::now().to_string(),
-        starts,
-        every_host,
-        memory_loaded: running.memory()?,
-        route: None,
-        endpoint: None,
-        route_churned: None,
-        endpoint_churned: None,
-        memory: running.memory()?,
-        lost: 0,
-    };
-    // It ends with this function: a folder that goes is a great many edits.
-    let workload = Mutex::new(workload);
-    if !plan.cold_only {
-        running.edit(&workload, plan, &mut record)?;
-        record.memory = running.memory()?;
-    }
-    Ok(record)
-}
-
 /// A panic elsewhere is told by whoever joins it.
-fn lock(workload: &Mutex<Workload>) -> MutexGuard<'_, Workload> {
+pub(crate) fn lock(workload: &Mutex<Workload>) -> MutexGuard<'_, Workload> {
     workload.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A control plane and its Envoy.
-struct Running {
+pub(crate) struct Running {
     begun: Instant,
     control_plane: Process,
     envoy: Process,
@@ -110,9 +45,9 @@ struct Running {
 }
 
 impl Running {
-    fn start(layout: Layout, workload: &Workload) -> anyhow::Result<Self> {
+    pub(crate) fn start(layout: Layout, workload: &Workload) -> anyhow::Result<Self> {
         let (xds, admin, http) = (free_address()?, free_address()?, free_address()?);
-        let config = workload.home().join("envoy.json");
+        let config = workload.home().join(layout.file("envoy", "json"));
         let bootstrap = bootstrap::bootstrap(&bootstrap::Options {
             node_id: "bench".to_owned(),
             node_cluster: bootstrap::NODE_CLUSTER.to_owned(),
@@ -129,18 +64,21 @@ impl Running {
 
         let begun = Instant::now();
         let command = control_plane(layout, workload, xds, admin, http)?;
-        let mut control_plane =
-            Process::start("the control plane", command, &workload.home().join("control-plane.log"))?;
+        let mut control_plane = Process::start(
+            "the control plane",
+            command,
+            &workload.home().join(layout.file("control-plane", "log")),
+        )?;
         while TcpStream::connect(xds).is_err() {
             control_plane.check()?;
             sleep(Duration::from_millis(1));
         }
-        let envoy = Process::start("Envoy", envoy, &workload.home().join("envoy.log"))?;
+        let envoy = Process::start("Envoy", envoy, &workload.home().join(layout.file("envoy", "log")))?;
         Ok(Self { begun, control_plane, envoy, admin, http })
     }
 
     /// Waits until the last host is served.
-    fn wait(&mut self, workload: &Workload) -> anyhow::Result<Start> {
+    pub(crate) fn wait(&mut self, workload: &Workload) -> anyhow::Result<Start> {
         let host = workload.last_host();
         loop {
             let answer = Client::connect(self.http).ok().and_then(|mut client| client.get(&host, "/a").ok());
@@ -164,7 +102,7 @@ impl Running {
     }
 
     /// Seconds until every host was requested once.
-    fn request_every_host(&self, workload: &Workload) -> anyhow::Result<f64> {
+    pub(crate) fn request_every_host(&self, workload: &Workload) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let hosts: Vec<_> = workload.expectations().collect();
         std::thread::scope(|scope| {
@@ -186,58 +124,55 @@ impl Running {
         Ok(begun.elapsed().as_secs_f64())
     }
 
-    fn memory(&self) -> anyhow::Result<Memory> {
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         let (control_plane, control_plane_peak) = self.control_plane.memory()?;
         let (envoy, envoy_peak) = self.envoy.memory()?;
         Ok(Memory { control_plane, control_plane_peak, envoy, envoy_peak })
     }
 
-    /// All series of edits.
-    fn edit(&mut self, workload: &Mutex<Workload>, plan: &Plan, record: &mut Record) -> anyhow::Result<()> {
-        let lost = &mut record.lost;
-        // A pusher has made before what it pushes, which nobody can for routes.
-        if plan.layout != Layout::Pusher {
-            record.route = Some(self.series(workload, Kind::Ingress, plan, lost)?);
-        }
-        record.endpoint = Some(self.series(workload, Kind::EndpointSlice, plan, lost)?);
-        if plan.source == Source::Kubernetes && plan.layout == Layout::Scoped {
-            churn::during(workload, || {
-                record.route_churned =
-                    Some(self.polled(workload, Kind::Ingress, plan, Picks::Still, lost)?);
-                record.endpoint_churned =
-                    Some(self.polled(workload, Kind::EndpointSlice, plan, Picks::Still, lost)?);
-                Ok(())
-            })?;
+    /// Takes them off the processors, until they are resumed: what happens meanwhile waits for them.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.control_plane.pause()?;
+        self.envoy.pause()
+    }
+
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.envoy.resume()?;
+        self.control_plane.resume()
+    }
+
+    /// Waits until what changed while they were paused is served: an edit of each kind comes after all of it.
+    pub(crate) fn catch_up(&self, workload: &Mutex<Workload>, lost: &mut usize) -> anyhow::Result<()> {
+        let mut client = Client::connect(self.http)?;
+        for kind in [Kind::Ingress, Kind::EndpointSlice] {
+            edit_polled(&mut client, workload, kind, Picks::Still, lost)?;
         }
         Ok(())
     }
 
     /// Edits with polling, then edits without, over which CPU and bytes are taken.
-    fn series(
+    pub(crate) fn series(
         &mut self,
         workload: &Mutex<Workload>,
         kind: Kind,
-        plan: &Plan,
+        [polled, unpolled]: [usize; 2],
         lost: &mut usize,
     ) -> anyhow::Result<Series> {
-        let mut series = self.polled(workload, kind, plan, Picks::All, lost)?;
-        series.unpolled = plan.unpolled(series.served.len());
+        let mut series = Series::of(self.polled(workload, kind, polled, Picks::All, lost)?);
+        series.unpolled = unpolled;
         self.series_unpolled(workload, kind, &mut series)?;
         Ok(series)
     }
 
-    fn polled(
+    /// How long each of so many edits took, in milliseconds.
+    pub(crate) fn polled(
         &mut self,
         workload: &Mutex<Workload>,
         kind: Kind,
-        plan: &Plan,
+        edits: usize,
         picks: Picks,
         lost: &mut usize,
-    ) -> anyhow::Result<Series> {
-        let edits = match kind {
-            Kind::Ingress => plan.route_edits(),
-            Kind::EndpointSlice => plan.edits,
-        };
+    ) -> anyhow::Result<Vec<f64>> {
         let mut served = Vec::with_capacity(edits);
         let mut client = Client::connect(self.http)?;
         for _ in 0..edits {
@@ -246,8 +181,7 @@ impl Running {
             sleep(QUIET.max(took));
         }
         self.check()?;
-        served.sort_by(f64::total_cmp);
-        Ok(Series { served, unpolled: 0, control_plane_cpu: 0.0, envoy_cpu: 0.0, sent: BTreeMap::new() })
+        Ok(served)
     }
 
     fn series_unpolled(
@@ -362,7 +296,7 @@ fn control_plane(
 ) -> anyhow::Result<Command> {
     let mut command = match layout {
         Layout::Scoped => {
-            let mut command = Command::new(program("CHANCERY", env!("CARGO_BIN_EXE_chancery")));
+            let mut command = Command::new(control_plane_program());
             command.arg("serve").args(workload.source_flag());
             command.args(["--envoy-address", "127.0.0.1"]);
             command.args(["--https-port", &free_address()?.port().to_string()]);
@@ -386,10 +320,15 @@ fn control_plane(
     Ok(command)
 }
 
+/// The control plane that is measured.
+pub(crate) fn control_plane_program() -> OsString {
+    program("CHANCERY", env!("CARGO_BIN_EXE_chancery"))
+}
+
 fn program(variable: &str, otherwise: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| otherwise.into())
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use self::process::{Program, ask, free_port, until};
 use self::tools::{api_server, attempt, kubectl, run};
 
-/// Who may do everything; the token comes first.
-const USERS: &str = "admin,admin,1,system:masters\n";
+/// Who may do everything, tests and replicas; the token comes first.
+const USERS: &str = "admin,admin,1,system:masters\none,one,2,system:masters\ntwo,two,3,system:masters\n";
 
 const AUDIT: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
@@ -127,6 +127,11 @@ impl Cluster {
             }
             attempt(self.kubectl().args(["get", "--raw=/readyz"]), "").ok()
         });
+    }
+
+    /// What the kernel knows the API server and etcd by, those of them that run.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        [&self.server, &self.etcd].into_iter().flatten().map(Program::id).collect()
     }
 
     /// The path of a file that goes with this value.

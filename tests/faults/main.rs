@@ -6,9 +6,11 @@ mod cluster;
 
 mod away;
 mod objects;
+mod pages;
 mod programs;
 mod proxy;
 mod reading;
 mod replicas;
+mod slow_lease;
 mod streams;
 mod world;

@@ -58,9 +58,21 @@ pub(crate) struct Replica {
 impl Replica {
     /// Starts one that reaches the API server by way of a port.
     pub(crate) fn start(cluster: &Cluster, name: &str, api_server: u16, edge: Edge, more: &[&str]) -> Self {
+        Self::start_as("admin", cluster, name, api_server, edge, more)
+    }
+
+    /// The same, as a user.
+    pub(crate) fn start_as(
+        user: &str,
+        cluster: &Cluster,
+        name: &str,
+        api_server: u16,
+        edge: Edge,
+        more: &[&str],
+    ) -> Self {
         let (xds, admin) = (free_port(), free_port());
         let kubeconfig = cluster.path(&format!("{name}.kubeconfig"));
-        fs::write(&kubeconfig, cluster.kubeconfig_by("admin", api_server)).unwrap();
+        fs::write(&kubeconfig, cluster.kubeconfig_by(user, api_server)).unwrap();
         let state = cluster.path(&format!("{name}.state"));
         let mut args = vec![
             "serve".to_owned(),

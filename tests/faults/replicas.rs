@@ -13,7 +13,7 @@ use crate::programs::{Edge, Replica, start_envoy};
 use crate::proxy::Proxy;
 
 /// The address that statuses show, and that of another controller.
-const OURS: &str = "192.0.2.1";
+pub(crate) const OURS: &str = "192.0.2.1";
 const THEIRS: &str = "192.0.2.9";
 
 /// How long a Lease is good for, and how long it may take at most until another candidate has looked and written.
@@ -69,8 +69,15 @@ fn shown(cluster: &Cluster, name: &str) -> String {
     run(cluster.kubectl().args(["get", "ingress", "--namespace=default", name, "-o", path]), "")
 }
 
-fn until_shown(cluster: &Cluster, name: &str, address: &str) {
+pub(crate) fn until_shown(cluster: &Cluster, name: &str, address: &str) {
     until(&format!("{address} of {name}"), || (shown(cluster, name) == address).then_some(()));
+}
+
+/// Who has the Lease.
+pub(crate) fn holder(cluster: &Cluster) -> String {
+    let get =
+        ["get", "lease", "chancery", "--namespace=chancery-system", "-o", "jsonpath={.spec.holderIdentity}"];
+    run(cluster.kubectl().args(get), "")
 }
 
 /// How often a control plane has written the status of an Ingress.
@@ -121,10 +128,7 @@ fn another_controller(cluster: &Cluster, replicas: &mut [Replica; 2]) {
 
 /// The other one goes on within the time of the Lease.
 fn the_leader_is_killed(cluster: &Cluster, replicas: &mut [Replica; 2]) {
-    let get =
-        ["get", "lease", "chancery", "--namespace=chancery-system", "-o", "jsonpath={.spec.holderIdentity}"];
-    let holder = || run(cluster.kubectl().args(get), "");
-    let leader = holder();
+    let leader = holder(cluster);
     let (leading, other) = if leader == "one" { (0, "two") } else { (1, "one") };
     apply(cluster, &[ingress("before", "before.example", "one")]);
     until_shown(cluster, "before", OURS);
@@ -133,7 +137,7 @@ fn the_leader_is_killed(cluster: &Cluster, replicas: &mut [Replica; 2]) {
     apply(cluster, &[ingress("after", "after.example", "one")]);
     until_shown(cluster, "after", OURS);
     let took = killed.elapsed();
-    assert_eq!(holder(), other);
+    assert_eq!(holder(cluster), other);
     assert!(took < LEASE + LOOK, "{took:?}");
     println!("status is written {took:?} after the end of the leader");
     assert_eq!(writes(cluster, "before"), 1, "what the first one has written is not written again");

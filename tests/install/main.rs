@@ -144,6 +144,7 @@ fn rights_are_what_is_used() {
 
     let first = control_plane::ControlPlane::start(&cluster, &deployed, 1);
     first.follows(&cluster, "one.example");
+    control_plane::leads(&cluster);
     fleet::takes_and_leaves(&cluster, &deployed, &first);
     drop(first);
     // As API servers before 1.32, which are listed page by page.
