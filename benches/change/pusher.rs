@@ -86,6 +86,11 @@ impl Made {
     }
 
     fn follow(&mut self, snapshot: &Arc<Snapshot>, form: Option<Form>) -> anyhow::Result<()> {
+        if self.pushed.is_empty() {
+            self.seen = snapshot.clone();
+            self.pushed = Snapshot::clone(snapshot);
+            return Ok(());
+        }
         let changes = snapshot.changes_since(self.seen.sequence()).context("too many changes at once")?;
         let mut update = Update::default();
         for (_, type_url, name) in changes {
