@@ -38,7 +38,7 @@ const ABSENT_RETRY: Duration = Duration::from_secs(10);
 const TOLD: Duration = Duration::from_secs(60);
 
 /// How many events are made into one batch of changes at most.
-const BATCH: usize = 1024;
+const BATCH: usize = 32;
 
 /// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
 ///
