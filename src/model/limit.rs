@@ -38,7 +38,7 @@ pub const KEY_ENTRY: &str = "key";
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
     /// Unique and stable, such as `Ingress/NAMESPACE/NAME/limit-rps`. Counters outlive every change but one of
-    /// their limit's id or algorithm.
+    /// their limit's id or algorithm; a gauge's outlive a change of its height.
     pub id: Arc<str>,
     /// What a counter is kept for.
     pub key: Key,
@@ -76,6 +76,15 @@ pub enum Algorithm {
         /// The length of the window.
         window_ms: u64,
     },
+    /// `limit` requests under way at once. Envoy charges a hit when a request comes and gives it back at its end
+    /// (`apply_on_stream_done` and `is_negative_hits`), which it does for every request that it charged, whoever
+    /// refused it: so it is charged for refused ones too. One that is never given back counts for `lease_ms`.
+    Concurrency {
+        /// Requests at once.
+        limit: u32,
+        /// The time after which a request is taken to have ended; longer than requests last.
+        lease_ms: u64,
+    },
 }
 
 impl Algorithm {
@@ -97,12 +106,13 @@ impl Algorithm {
         }
     }
 
-    /// The hits and the milliseconds of "N in T", for people and response headers.
+    /// The hits and the milliseconds of "N in T", for people and response headers. 0 milliseconds mean "at once".
     #[must_use]
     pub fn quota(&self) -> (u32, u64) {
         match *self {
             Self::Gcra { requests, period_ms, .. } => (requests, period_ms),
             Self::FixedWindow { requests, window_ms } => (requests, window_ms),
+            Self::Concurrency { limit, .. } => (limit, 0),
         }
     }
 }
@@ -201,9 +211,10 @@ mod tests {
         let json = serde_json::json!([
             {"id": "a", "key": "clientAddress", "algorithm": {"gcra": {"requests": 1, "periodMs": 1000, "burst": 5}}},
             {"id": "b", "key": {"header": "x-api-key"}, "algorithm": {"fixedWindow": {"requests": 5, "windowMs": 60000}}},
+            {"id": "c", "key": "clientAddress", "algorithm": {"concurrency": {"limit": 4, "leaseMs": 60000}}},
         ]);
         let set: LimitSet = serde_json::from_value(json.clone()).unwrap();
-        assert_eq!(set.len(), 2);
+        assert_eq!(set.len(), 3);
         assert_eq!(set.get("b").unwrap().key, Key::Header("x-api-key".into()));
         assert_eq!(serde_json::to_value(&set).unwrap(), json);
     }
