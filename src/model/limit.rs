@@ -14,17 +14,20 @@
 //! so that what it would count is not limited:
 //!
 //! - the limit: `generic_key`, `descriptor_key: limit`;
-//! - a header's value: `request_headers`, `descriptor_key: key`. Of several headers of the name the first counts,
-//!   so the upstream is sent that one alone; and an empty one is a key like any other;
-//! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with
-//!   `descriptor_key: key`, `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the
-//!   addresses that are exempt.
+//! - the client's address: `remote_address`, whose entry's name is fixed, or `remote_address_match` with that name,
+//!   `descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"` and, inverted, the addresses that are exempt;
+//! - a header's value and the like: `remote_address_match` with a format string and every address, since `generic_key`
+//!   reads format strings only with a runtime flag. An empty value is no value. Of several headers of the name the first
+//!   counts, so the upstream is sent that one alone;
+//! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use crate::values::LimitKey as Key;
 
 /// The RLS domain of every descriptor that names one of our limits.
 pub const DOMAIN: &str = "chancery";
@@ -44,16 +47,6 @@ pub struct Limit {
     pub key: Key,
     /// How hits are counted.
     pub algorithm: Algorithm,
-}
-
-/// What requests are told apart by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Key {
-    /// The trusted address of the client, without its port.
-    ClientAddress,
-    /// The value of the request header of this name, in lower case.
-    Header(Arc<str>),
 }
 
 /// How hits are counted. Times are in milliseconds.
