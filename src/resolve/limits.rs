@@ -46,7 +46,7 @@ pub(crate) fn of_annotations(
         add(name, origin, limits.status, Algorithm::limit_req(*requests, period_ms, burst));
     }
     if let Some((requests, origin)) = &limits.in_a_minute {
-        let algorithm = Algorithm::FixedWindow { requests: *requests, window_ms: MINUTE_MS };
+        let algorithm = Algorithm::window(*requests, MINUTE_MS);
         add("rate-limit", origin, limits.status, algorithm);
     }
     if let Some((limit, origin)) = &limits.connections {
@@ -174,7 +174,7 @@ fn of_policy(
         }
     };
     let id = ids.next(&origin.object, &key, window_ms);
-    let algorithm = Algorithm::FixedWindow { requests: limit.requests, window_ms };
+    let algorithm = Algorithm::window(limit.requests, window_ms);
     draft.limit(Limit { id: id.clone(), key: key.clone(), algorithm });
     effects.rate_limits.push(RouteLimit {
         id,

@@ -7,6 +7,7 @@ pub mod concurrency;
 pub mod fixed_window;
 pub mod gcra;
 mod parts;
+pub mod sliding_window;
 
 use crate::model::limit::Algorithm;
 
@@ -56,6 +57,9 @@ pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: u64) -> Verdi
         Algorithm::FixedWindow { requests, window_ms } => {
             fixed_window::FixedWindow { requests, window_ms }.count(state, hits, now)
         }
+        Algorithm::SlidingWindow { requests, window_ms } => {
+            sliding_window::SlidingWindow { requests, window_ms }.count(state, hits, now)
+        }
         Algorithm::Concurrency { limit, lease_ms } => {
             concurrency::Concurrency { limit, lease_ms }.count(state, hits, now)
         }
@@ -72,5 +76,5 @@ pub fn charges_refusals(algorithm: &Algorithm) -> bool {
 /// `u32`.
 #[must_use]
 pub fn has_parts(algorithm: &Algorithm) -> bool {
-    matches!(algorithm, Algorithm::Concurrency { .. })
+    matches!(algorithm, Algorithm::SlidingWindow { .. } | Algorithm::Concurrency { .. })
 }

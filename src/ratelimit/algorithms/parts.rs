@@ -33,20 +33,50 @@ impl Parts {
     /// The state with the part of `now` under way. A clock that stepped back stays in its part.
     pub(super) fn at(self, state: State, now: u64) -> State {
         let index = self.index(now);
-        if state == State::default() {
-            return State { at: index, ..state };
-        }
-        let mut next = state;
-        while next.at < index {
-            if total(&next) == 0 {
-                return State { at: index, ..State::default() };
+        let gone = if state == State::default() { u64::MAX } else { index.saturating_sub(state.at) };
+        match usize::try_from(gone) {
+            Ok(0) => state,
+            Ok(gone) if gone <= state.earlier.len() => {
+                let mut earlier = [0; 8];
+                earlier[gone - 1] = u32::try_from(state.used).unwrap_or(u32::MAX);
+                earlier[gone..].copy_from_slice(&state.earlier[..8 - gone]);
+                State { at: index, used: 0, earlier }
             }
-            next.earlier.rotate_right(1);
-            next.earlier[0] = u32::try_from(next.used).unwrap_or(u32::MAX);
-            next.used = 0;
-            next.at += 1;
+            _ => State { at: index, ..State::default() },
         }
-        next
+    }
+
+    /// What lies in the span up to `now`, of a state whose part under way is that of `now`. The earliest part goes out
+    /// bit by bit, as if its hits had come evenly, but no faster than at the rate of `limit` a span; rounded up.
+    pub(super) fn used(self, state: &State, limit: u64, now: u64) -> u64 {
+        let passed = now.saturating_mul(PARTS).saturating_sub(state.at.saturating_mul(self.span_ms));
+        let passed = u128::from(passed.min(self.span_ms));
+        let out = Self::out_rate(state, limit) * passed / (u128::from(PARTS) * u128::from(self.span_ms));
+        total(state).saturating_sub(u64::try_from(out).unwrap_or(u64::MAX))
+    }
+
+    /// When [`Self::used`] falls to `room`, if nothing is added.
+    pub(super) fn falls_to(self, state: &State, limit: u64, room: u64) -> u64 {
+        let mut later = *state;
+        for _ in 0..=PARTS {
+            let too_many = total(&later).saturating_sub(room);
+            let needed = u128::from(too_many) * u128::from(PARTS) * u128::from(self.span_ms);
+            let passed = match Self::out_rate(&later, limit) {
+                _ if too_many == 0 => Some(0),
+                0 => None,
+                rate => u64::try_from(needed.div_ceil(rate)).ok().filter(|passed| *passed < self.span_ms),
+            };
+            if let Some(passed) = passed {
+                return later.at.saturating_mul(self.span_ms).saturating_add(passed).div_ceil(PARTS);
+            }
+            later = self.at(later, self.start(later.at.saturating_add(1)));
+        }
+        self.start(later.at)
+    }
+
+    /// How many hits of the earliest part go out in a span, at the pace of this part.
+    fn out_rate(state: &State, limit: u64) -> u128 {
+        (u128::from(state.earlier[7]) * u128::from(PARTS)).min(u128::from(limit))
     }
 
     /// When the last count is older than the span and a part, so that the state equals the default one.
