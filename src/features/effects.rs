@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::retries::Retries;
 pub use crate::values::Setting;
 use crate::values::matching::HeaderMatch;
-use crate::values::{Origin, header};
+use crate::values::{LimitKey, Network, Origin, header};
 
 /// One value a field. No two policies of an Ingress set the same one, which a law of the table holds; where two fields of
 /// a VirtualService's rule mean the same, whoever sets the second asks first, and says which counts.
@@ -145,30 +145,37 @@ pub struct RouteLimit {
     pub id: Arc<str>,
     /// What each counter stands for.
     pub key: LimitKey,
-    /// The status of a refusal, which decides the filter that asks.
-    pub status: LimitStatus,
+    /// Clients that are not counted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exempt: Vec<Network>,
+    /// Whether it counts requests under way: each is given back when it ends.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub under_way: bool,
+    /// What a request above it is answered.
+    pub refusal: Refusal,
     /// The policy or annotation.
     pub origin: Origin,
 }
 
-/// What each counter of a limit stands for.
+/// What a request above a limit is answered. It is the filter's, not the route's: `translate` finds one of the answer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum LimitKey {
-    /// The client's address.
-    ClientAddress,
-    /// A header's value; the name is in lower case.
-    Header(String),
+pub struct Refusal {
+    /// 400 to 599.
+    pub status: u16,
+    /// Headers and their values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Whether requests are answered 503, rather than let through, while the rate limit service cannot be asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fail_closed: bool,
 }
 
-/// The status of a refusal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum LimitStatus {
-    /// 503, ingress-nginx's `limit-req-status-code`.
-    ServiceUnavailable,
-    /// 429.
-    TooManyRequests,
+impl Refusal {
+    /// An answer with this status, and requests let through while the service cannot be asked.
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), fail_closed: false }
+    }
 }
 
 /// An answer given before the route's own, to requests that the route matches.
@@ -204,6 +211,8 @@ impl Guard {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
+    /// What a snippet answers.
+    Rewrite,
     /// To https.
     Redirect,
     /// A backend that cannot serve.

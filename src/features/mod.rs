@@ -19,6 +19,7 @@ pub mod redirect;
 pub mod request_limits;
 pub mod retries;
 pub mod rewrite;
+pub mod snippets;
 pub mod ssl_redirect;
 pub mod timeouts;
 pub mod unsupported;

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::PREFIX;
+use super::{PREFIX, snippets};
 use crate::values::{Findings, ObjectKey, Origin, boolean};
 
 /// What findings say of it.
 pub const REFUSED: &str = "the routes of this object answer 503, since they would be open without it";
 
 /// Annotations that are supported, and refuse all requests where their value is not of the accepted form.
-pub const MUST_BE_READ: &[&str] = &["limit-rpm", "limit-rps"];
+pub const MUST_BE_READ: &[&str] = &["limit-connections", "limit-rpm", "limit-rps", "rate-limit"];
 
 /// Annotations, and keys of the ConfigMap, that hold addresses to let in. An empty list lets everybody in.
 const ALLOWLISTS: &[&str] = &["allowlist-source-range", "whitelist-source-range"];
@@ -62,7 +62,7 @@ pub const KEYS: &[&str] = &[
     "whitelist-source-range",
 ];
 
-/// Whether a key of the ingress-nginx ConfigMap, none of which is supported, keeps somebody out of every Ingress.
+/// Whether a key of the ingress-nginx ConfigMap that is not supported keeps somebody out of every Ingress.
 pub fn key(name: &str, value: &str, ipv6: bool) -> bool {
     let given = !value.trim().is_empty();
     match name {
@@ -71,7 +71,8 @@ pub fn key(name: &str, value: &str, ipv6: bool) -> bool {
         | "block-user-agents"
         | "denylist-source-range"
         | "global-auth-url" => given,
-        "http-snippet" | "location-snippet" | "server-snippet" => snippet(value),
+        "http-snippet" => snippet(value) && snippets::check(value).is_err(),
+        "location-snippet" | "server-snippet" => snippet(value),
         "modsecurity-snippet" => enforces(value),
         "whitelist-source-range" => given && !is_everyone(value, ipv6),
         _ => false,

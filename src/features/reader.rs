@@ -51,7 +51,24 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let name = annotation.config_map?;
+        self.config_map_value(annotation.config_map?, parse)
+    }
+
+    /// The value of a key of the ConfigMap that no annotation overrules, by `parse`. One that does not parse is said, and
+    /// counts as not given.
+    pub fn config_map<T, E: std::fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.config_map_value(name, parse).map(|(value, _)| value)
+    }
+
+    fn config_map_value<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<(T, Origin)> {
         let (object, data) = self.defaults?;
         let text = data.get(name)?;
         match parse(text) {

@@ -17,6 +17,27 @@ is a finding too. Where a ConfigMap key is named, the
 ingress-nginx ConfigMap (`--configmap`) sets the default of every Ingress.
 ";
 
+const SNIPPETS: &str = r#"
+# Snippets
+
+Of nginx's language the part is read by which API keys are limited, in `configuration-snippet`, in `server-snippet` (which
+acts on the routes of its own Ingress here) and, for zones, maps and the status, in the ConfigMap's `http-snippet`. A snippet
+with anything else in it is not read at all, and `chancery check` says which line stands in the way.
+
+```nginx
+limit_req_zone $http_x_api_key zone=free:10m rate=10r/m;     # or $binary_remote_addr; r/s or r/m
+limit_req_status 429;                                        # 503 without it, or limit-req-status-code
+map $http_x_api_key $tier { default free; "~^pro_" pro; }    # equal text first, then expressions in order
+if ($http_x_api_key = "") { return 401 '{"error": "no key"}'; }
+if ($tier = free) { limit_req zone=free burst=5 nodelay; }   # also !=, ~, ~*, !~, !~* of headers
+add_header X-Tier $tier;
+```
+
+All Ingresses that limit by a zone of the ConfigMap with one burst share its counters. As in nginx, a request whose key is
+empty is not counted: an `if` has to refuse it. A burst without `nodelay` is let through at once, since nothing can be made
+to wait.
+"#;
+
 fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
     text.push('\n');
@@ -35,6 +56,7 @@ fn reference() -> String {
         }
         write!(text, "\n```yaml\n{PREFIX}{name}: \"{}\"\n```\n", example.replace('\\', "\\\\")).unwrap();
     }
+    text.push_str(SNIPPETS);
     text.push_str(
         "\n# Without effect yet\n\nThese annotations of ingress-nginx are known and have no effect; each is a finding. \
          Where one of them keeps somebody out,\nthe routes of the object answer 503, since they would be open without \
@@ -51,7 +73,7 @@ fn reference() -> String {
         writeln!(text, "- `{name}`{refused}").unwrap();
     }
     text.push_str(
-        "\nA snippet keeps somebody out if it has `deny`, `auth_request`, `auth_basic`, `limit_req`, `limit_conn`, \
+        "\nA snippet that is not read keeps somebody out if it has `deny`, `auth_request`, `auth_basic`, `limit_req`, `limit_conn`, \
          `return` with a status from 400\nor the like, one of ModSecurity if it says `SecRuleEngine On`.\n\n\
          # The ConfigMap\n\nA key of the ingress-nginx ConfigMap that no annotation above names has no effect, which \
          is a finding. Some keys keep somebody out:\nwith one of them the routes of every Ingress answer 503, but of \

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{ANNOTATIONS, Annotation, Effects, Policies, Reader, unsupported};
+use super::{ANNOTATIONS, Annotation, Effects, Policies, Reader, snippets, unsupported};
 use crate::values::{Finding, Findings, HostName, Kind, ObjectKey, Origin};
 
 /// Annotations whose value is any text, or whose form is that of another annotation's context.
@@ -80,7 +80,13 @@ fn known_annotations_are_told_from_unknown_ones() {
     let said = |name: &str| {
         let mut findings = Findings::default();
         let annotations = [(format!("{}{name}", super::PREFIX), String::new())].into();
-        unsupported::check(&object(), Some(&annotations), true, &mut findings);
+        unsupported::check(
+            &object(),
+            Some(&annotations),
+            true,
+            &snippets::Snippets::default(),
+            &mut findings,
+        );
         findings.iter().map(|finding| (finding.reason, finding.message.clone())).collect::<Vec<_>>()
     };
     for annotation in table() {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::canary::Canary;
-use super::{ANNOTATIONS, Feature as _, PREFIX, protective};
+use super::snippets::Snippets;
+use super::{ANNOTATIONS, Feature as _, PREFIX, protective, request_limits, snippets};
 use crate::values::{Findings, ObjectKey, Origin};
 
 /// Annotations of ingress-nginx that have no effect yet.
@@ -63,11 +64,8 @@ pub const NAMES: &[&str] = &[
     "fastcgi-params-configmap",
     "from-to-www-redirect",
     "http2-push-preload",
-    "limit-allowlist",
-    "limit-connections",
     "limit-rate",
     "limit-rate-after",
-    "limit-whitelist",
     "load-balance",
     "mirror-host",
     "mirror-request-body",
@@ -132,24 +130,30 @@ const OF_CANARIES: &[&str] =
     &["affinity-canary-behavior", "load-balance", "service-upstream", "upstream-hash-by"];
 
 /// Says which annotations have no effect. Answers the one, if any, without whose effect the routes must not be served.
-/// `ipv6` says whether clients may come by IPv6.
+/// `ipv6` says whether clients may come by IPv6, `snippets` what is read of snippets.
 pub fn check(
     object: &ObjectKey,
     annotations: Option<&BTreeMap<String, String>>,
     ipv6: bool,
+    snippets: &Snippets,
     findings: &mut Findings,
 ) -> Option<Origin> {
     let mut refused = None;
     for (key, name, value) in ours(annotations) {
-        if supported().any(|known| known == name) || protective::is_idle(name, value, ipv6) {
+        let idle = protective::is_idle(name, value, ipv6) || snippets.acts(name);
+        if idle || supported().any(|known| known == name) {
             continue;
         }
+        let unread = snippets.unread.get(name).map(|problem| format!(": {problem}")).unwrap_or_default();
         if protective::annotation(name, value, ipv6) {
-            let message = format!("is not supported yet; {}", protective::REFUSED);
+            let message = format!("is not supported yet{unread}; {}", protective::REFUSED);
             findings.error(object, key, "NotSupported", message);
             refused.get_or_insert_with(|| Origin::new(object, key));
-        } else {
+        } else if unread.is_empty() {
             without_effect(object, key, name, findings);
+        } else {
+            let message = format!("is not supported yet and has no effect{unread}");
+            findings.warning(object, key, "NotSupported", message);
         }
     }
     refused
@@ -219,12 +223,20 @@ pub fn check_config_map(
     findings: &mut Findings,
 ) {
     let supported = || {
-        ANNOTATIONS.iter().flat_map(|feature| feature.iter()).filter_map(|annotation| annotation.config_map)
+        let annotations = ANNOTATIONS.iter().flat_map(|feature| feature.iter());
+        annotations
+            .filter_map(|annotation| annotation.config_map)
+            .chain(request_limits::STATUS_KEYS)
+            .chain([snippets::KEY])
     };
     for (key, value) in data.into_iter().flatten() {
+        let unread = if key == snippets::KEY { snippets::check(value).err() } else { None };
         if protective::key(key, value, ipv6) {
             let message = "is not supported yet; Ingresses answer 503, since they would be open without it";
             findings.error(object, format!("data.{key}"), "NotSupported", message);
+        } else if let Some(problem) = unread {
+            let message = format!("is not supported yet and has no effect: {problem}");
+            findings.warning(object, format!("data.{key}"), "NotSupported", message);
         } else if !supported().any(|known| known == key) {
             let message = "has no effect here (yet); the keys that have one are in docs/annotations.md";
             findings.warning(object, format!("data.{key}"), "NotSupported", message);

@@ -49,9 +49,11 @@ impl<'a> Draft<'a> {
         Resolved { host: None, certificate: None, findings: self.findings }
     }
 
-    /// Adds a limit that routes will refer to. Each is added once: by the one object that its id names.
+    /// Adds a limit that routes will refer to, once.
     pub(crate) fn limit(&mut self, limit: Limit) {
-        self.limits.push(limit);
+        if self.limits.iter().all(|other| other.id != limit.id) {
+            self.limits.push(limit);
+        }
     }
 }
 

@@ -20,9 +20,12 @@ use crate::features::canary::Canary;
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set, set_default};
 use crate::features::retries::Retries;
 use crate::features::rewrite::Rewrite;
+use crate::features::snippets::Branch;
 use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::upstream_vhost::Variable;
-use crate::features::{Feature, Policies, Reader, body_size, protective, unsupported};
+use crate::features::{
+    Feature, Policies, Reader, body_size, protective, request_limits, snippets, unsupported,
+};
 use crate::model::route::{MirrorBackend, Variant};
 use crate::model::{Action, Destination, Match, Route};
 use crate::values::{Age, Kind, ObjectKey, Origin};
@@ -39,6 +42,10 @@ pub(crate) struct Source<'a> {
     pub(crate) policies: Policies,
     /// What policies do to its routes.
     effects: Arc<Effects>,
+    /// What snippets do beside that to each kind of request, of which there are several: the first that matches counts.
+    branches: Vec<Branch>,
+    /// The status of the limits in snippets.
+    limit_status: u16,
     mirrors: ThinVec<MirrorBackend>,
 }
 
@@ -256,12 +263,26 @@ fn source<'a>(
     if Canary::is_canary(annotations) {
         let policies = Policies { canary: Canary::read(&mut reader), ..Policies::default() };
         unsupported::check_canary(key, annotations, &mut draft.findings);
-        return Source { key, ingress, policies, effects: Arc::default(), mirrors: ThinVec::new() };
+        let (effects, branches) = Default::default();
+        return Source {
+            key,
+            ingress,
+            policies,
+            effects,
+            branches,
+            limit_status: 0,
+            mirrors: ThinVec::new(),
+        };
     }
     let policies = Policies::read(&mut reader);
+    let limit_status = request_limits::request_status(&mut reader);
     let unread = reader.refused();
     let ipv6 = draft.settings.envoy_address.is_ipv6();
-    let refused = unsupported::check(key, annotations, ipv6, &mut draft.findings);
+    let snippets = snippets::read(key, annotations, defaults);
+    for (origin, note) in &snippets.notes {
+        draft.findings.info(&origin.object, &*origin.field, "ReadOtherwise", note.as_str());
+    }
+    let refused = unsupported::check(key, annotations, ipv6, &snippets, &mut draft.findings);
     let inherited = defaults.and_then(|(config_map, data)| {
         protective::inherit(key, annotations, (config_map, data), ipv6, &mut draft.findings)
     });
@@ -281,13 +302,18 @@ fn source<'a>(
     if let Some(request_limits) = &policies.request_limits {
         limits::of_annotations(draft, key, request_limits, &mut effects);
     }
+    let mut branches = snippets.branches;
+    if let [only] = &branches[..] {
+        limits::of_branch(draft, only, limit_status, &mut effects);
+        branches.clear();
+    }
     limits::of_policies(draft, key, &mut effects);
     if let (Some(mirror), Some(_)) = (&policies.mirror, &effects.path_rewrite) {
         let message = "copies have the path that rewrite-target makes; nginx copies the request's own";
         draft.findings.warning(key, &*mirror.origin.field, "MirrorRewritten", message);
     }
     let mirrors = resolve_mirrors(draft, &effects);
-    Source { key, ingress, policies, effects: Arc::new(effects), mirrors }
+    Source { key, ingress, policies, effects: Arc::new(effects), branches, limit_status, mirrors }
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.
@@ -431,7 +457,8 @@ fn location_routes(
     };
     let answer = |status| Action::Answer(Answer::Direct { status, body: Vec::new() });
     if location.service().is_none() {
-        return vec![route(Listeners::All, Variant::Main, matches.clone(), answer(404))];
+        let route = route(Listeners::All, Variant::Main, matches.clone(), answer(404));
+        return split(draft, source, vec![route]);
     }
     let protocol = source.effects.protocol.as_ref().map(|protocol| protocol.value);
     let sides: &[_] = match protocol {
@@ -463,7 +490,28 @@ fn location_routes(
             }
         }
     }
-    routes
+    split(draft, source, routes)
+}
+
+/// A route for each kind of request that the snippets tell, in place of each of these, whose effects are the same.
+fn split(draft: &mut Draft<'_>, source: &Source<'_>, routes: Vec<Route>) -> Vec<Route> {
+    let (false, Some(first)) = (source.branches.is_empty(), routes.first()) else { return routes };
+    let shared = first.effects.clone();
+    let effects = source.branches.iter().map(|branch| {
+        let mut effects = Effects::clone(&shared);
+        limits::of_branch(draft, branch, source.limit_status, &mut effects);
+        Arc::new(effects)
+    });
+    let effects: Vec<_> = effects.collect();
+    let kinds = |route: Route| {
+        let of_kind = |(branch, effects): (&Branch, &Arc<Effects>)| {
+            let mut route = Route { effects: effects.clone(), ..route.clone() };
+            route.matches.headers.extend(branch.when.iter().cloned());
+            route
+        };
+        source.branches.iter().zip(&effects).map(of_kind).collect::<Vec<_>>()
+    };
+    routes.into_iter().flat_map(kinds).collect()
 }
 
 /// The answer of a `rewrite-target` that is a URL. nginx gives it before it does anything else but refuse.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::draft::Draft;
 use crate::crd::rate_limit_policy::{KeyChoice, PolicyLimit};
 use crate::features::effects::{
-    Answer, Effects, Guard, HeaderOperation, LimitKey, LimitStatus, Listeners, Phase, RouteLimit,
+    Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
 };
 use crate::features::request_limits::RequestLimits;
+use crate::features::snippets::Branch;
 use crate::model::limit::{Algorithm, Key, Limit};
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{ObjectKey, Origin, header};
@@ -16,31 +17,83 @@ use crate::values::{ObjectKey, Origin, header};
 const SECOND_MS: u64 = 1000;
 const MINUTE_MS: u64 = 60_000;
 
-/// `limit-rps` and `limit-rpm`.
+/// How long a request counts as under way if nobody says that it ended, since the Envoy that served it is gone.
+const LEASE_MS: u64 = 10 * MINUTE_MS;
+
+/// `limit-rps` and its like.
 pub(crate) fn of_annotations(
     draft: &mut Draft<'_>,
     key: &ObjectKey,
     limits: &RequestLimits,
     effects: &mut Effects,
 ) {
-    let mut add = |name: &str, limit: &Option<(u32, Origin)>, period_ms: u64| {
-        let Some((requests, origin)) = limit else { return };
-        let burst = requests.saturating_mul(limits.burst_multiplier);
+    let mut add = |name: &str, origin: &Origin, status: u16, algorithm: Algorithm| {
         let id: Arc<str> = format!("{key}/{name}").into();
-        draft.limit(Limit {
-            id: id.clone(),
-            key: Key::ClientAddress,
-            algorithm: Algorithm::limit_req(*requests, period_ms, burst),
-        });
+        draft.limit(Limit { id: id.clone(), key: Key::ClientAddress, algorithm });
         effects.rate_limits.push(RouteLimit {
             id,
-            key: LimitKey::ClientAddress,
-            status: LimitStatus::ServiceUnavailable,
+            key: Key::ClientAddress,
+            exempt: limits.exempt.clone(),
+            under_way: matches!(algorithm, Algorithm::Concurrency { .. }),
+            refusal: Refusal::status(status),
             origin: origin.clone(),
         });
     };
-    add("limit-rps", &limits.per_second, SECOND_MS);
-    add("limit-rpm", &limits.per_minute, MINUTE_MS);
+    let rates = [("limit-rps", &limits.per_second, SECOND_MS), ("limit-rpm", &limits.per_minute, MINUTE_MS)];
+    for (name, limit, period_ms) in rates {
+        let Some((requests, origin)) = limit else { continue };
+        let burst = requests.saturating_mul(limits.burst_multiplier);
+        add(name, origin, limits.status, Algorithm::limit_req(*requests, period_ms, burst));
+    }
+    if let Some((requests, origin)) = &limits.in_a_minute {
+        let algorithm = Algorithm::window(*requests, MINUTE_MS);
+        add("rate-limit", origin, limits.status, algorithm);
+    }
+    if let Some((limit, origin)) = &limits.connections {
+        let algorithm = Algorithm::Concurrency { limit: *limit, lease_ms: LEASE_MS };
+        add("limit-connections", origin, limits.connections_status, algorithm);
+    }
+    if let Some((requests, origin)) = &limits.in_a_minute {
+        let message = format!(
+            "is no annotation of ingress-nginx; it is read as {requests} requests a minute for each client address"
+        );
+        draft.findings.info(&origin.object, &*origin.field, "NotOfIngressNginx", message);
+    }
+}
+
+/// What a branch of the snippets says, on top of what acts on all requests. `status` is that of refusals where no snippet
+/// says so.
+pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, effects: &mut Effects) {
+    effects.guards.extend(branch.guards.iter().cloned());
+    effects.response_headers.extend(branch.response_headers.iter().cloned());
+    for limit in &branch.limits {
+        let id: Arc<str> = limit.id.as_str().into();
+        if let Key::Header(name) = &limit.key {
+            count_first(name, effects);
+        }
+        draft.limit(Limit {
+            id: id.clone(),
+            key: limit.key.clone(),
+            algorithm: Algorithm::limit_req(limit.requests, limit.period_ms, limit.burst),
+        });
+        effects.rate_limits.push(RouteLimit {
+            id,
+            key: limit.key.clone(),
+            exempt: Vec::new(),
+            under_way: false,
+            refusal: Refusal::status(limit.status.unwrap_or(status)),
+            origin: limit.origin.clone(),
+        });
+    }
+}
+
+/// Of several headers of a name Envoy counts the first. If the upstream saw another, a client could put a new one before
+/// its key each time, and never come to its limit.
+fn count_first(header: &str, effects: &mut Effects) {
+    let counted = HeaderOperation::Set(header.to_owned(), format!("%REQ({header})%"));
+    if !effects.request_headers.contains(&counted) {
+        effects.request_headers.push(counted);
+    }
 }
 
 /// The RateLimitPolicies that target the object. A request without the header that a limit counts by is answered 401:
@@ -68,10 +121,7 @@ struct Ids(HashMap<String, usize>);
 impl Ids {
     fn next(&mut self, policy: &ObjectKey, key: &Key, window_ms: u64) -> Arc<str> {
         let window = window_ms / SECOND_MS;
-        let id = match key {
-            Key::ClientAddress => format!("{policy}/clientAddress/{window}s"),
-            Key::Header(name) => format!("{policy}/header/{name}/{window}s"),
-        };
+        let id = format!("{policy}/{key}/{window}s");
         let same = self.0.entry(id.clone()).or_default();
         *same += 1;
         // Two that count the same for as long: the smaller one counts, but both are what was asked for.
@@ -100,8 +150,8 @@ fn of_policy(
         Ok(window_ms) => window_ms,
         Err(error) => return refuse("window", error.to_string()),
     };
-    let (limit_key, key) = match choice {
-        KeyChoice::ClientAddress => (LimitKey::ClientAddress, Key::ClientAddress),
+    let key = match choice {
+        KeyChoice::ClientAddress => Key::ClientAddress,
         KeyChoice::Header(name) if !header::is_name(&name) || name.contains('%') => {
             return refuse(
                 "key.header",
@@ -119,22 +169,19 @@ fn of_policy(
                     effects.guards.push(guard);
                 }
             }
-            // Of several headers of the name Envoy counts the first. If the upstream saw another, a client could put a new
-            // one before its key each time, and never come to its limit.
-            let counted = HeaderOperation::Set(name.clone(), format!("%REQ({name})%"));
-            if !effects.request_headers.contains(&counted) {
-                effects.request_headers.push(counted);
-            }
-            (LimitKey::Header(name.clone()), Key::Header(name.into()))
+            count_first(&name, effects);
+            Key::Header(name.into())
         }
     };
     let id = ids.next(&origin.object, &key, window_ms);
-    let algorithm = Algorithm::FixedWindow { requests: limit.requests, window_ms };
-    draft.limit(Limit { id: id.clone(), key, algorithm });
+    let algorithm = Algorithm::window(limit.requests, window_ms);
+    draft.limit(Limit { id: id.clone(), key: key.clone(), algorithm });
     effects.rate_limits.push(RouteLimit {
         id,
-        key: limit_key,
-        status: LimitStatus::TooManyRequests,
+        key,
+        exempt: Vec::new(),
+        under_way: false,
+        refusal: Refusal::status(429),
         origin: origin.clone(),
     });
 }

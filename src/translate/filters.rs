@@ -3,10 +3,11 @@
 //! First those that find the route, then the policies' in the order of nginx's phases, then the router. What a policy
 //! sets stands in `typed_per_filter_config` of routes, so the chain itself never changes.
 
+use envoy_types::pb::google::protobuf::Any;
 use serde_json::{Value, json};
 
-use super::names;
-use crate::model::limit;
+use super::{limits, names};
+use crate::descriptors;
 
 /// Hosts that are in lower case and do not end in a dot, with a port or not: their scope needs no rewriting.
 const PLAIN_HOST: &str = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]*)?";
@@ -26,14 +27,7 @@ end
 pub(crate) fn http_filters(rate_limit: bool, upgrade: bool) -> Vec<Value> {
     let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors()];
     if rate_limit {
-        filters.push(rate_limit_filter(
-            names::RATE_LIMIT_503,
-            json!({"rate_limited_status": {"code": "ServiceUnavailable"}}),
-        ));
-        filters.push(rate_limit_filter(
-            names::RATE_LIMIT_429,
-            json!({"enable_x_ratelimit_headers": "DRAFT_VERSION_03"}),
-        ));
+        filters.extend(rate_limits());
     }
     if !upgrade {
         filters.push(body_size());
@@ -111,24 +105,17 @@ fn cors() -> Value {
     )
 }
 
-/// A rate limit filter asks for nothing on routes that do not say what to count. The usual answers are filters of
-/// their own, since the status is the filter's, not the route's.
-fn rate_limit_filter(name: &str, answer: Value) -> Value {
-    let mut config = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
-        "domain": limit::DOMAIN,
-        "stat_prefix": name,
-        "timeout": "0.100s",
-        "disable_x_envoy_ratelimited_header": true,
-        "rate_limit_service": {
-            "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": names::RATE_LIMIT_CLUSTER}},
-        },
-    });
-    if let (Value::Object(config), Value::Object(answer)) = (&mut config, answer) {
-        config.extend(answer);
-    }
-    filter(name, &config)
+/// The rate limit filters, and the one that makes a chain of those that routes bring along.
+fn rate_limits() -> Vec<Value> {
+    let shown = |any: &Any| {
+        let mut config = descriptors::to_json(&any.type_url, &any.value).expect("a message of Envoy's");
+        config["@type"] = any.type_url.as_str().into();
+        config
+    };
+    let standing = limits::standing();
+    let mut filters: Vec<_> = standing.iter().map(|(name, config)| filter(name, &shown(config))).collect();
+    filters.push(chain_of_routes(names::RATE_LIMIT_OTHERS));
+    filters
 }
 
 /// The limit of request bodies is a filter that routes bring along, in the chain that this filter makes for them.
@@ -136,8 +123,13 @@ fn rate_limit_filter(name: &str, answer: Value) -> Value {
 /// Envoy makes that chain when a request arrives. For a host that is loaded by its very first request there is no
 /// route then, so a body that comes with that request is not limited.
 fn body_size() -> Value {
+    chain_of_routes(names::BODY_SIZE)
+}
+
+/// A filter in whose place stand those that a route brings along.
+fn chain_of_routes(name: &str) -> Value {
     filter(
-        names::BODY_SIZE,
+        name,
         &json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
         }),

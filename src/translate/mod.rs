@@ -12,6 +12,7 @@ pub mod fallback;
 pub mod filters;
 #[cfg(test)]
 mod golden_tests;
+pub mod limits;
 pub mod listener;
 pub mod mutual_tls;
 pub mod names;
@@ -40,7 +41,7 @@ pub fn sessions() -> session::Settings {
 }
 
 /// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// The version of what is made of this input.
 pub(crate) fn version<T: Hash + ?Sized>(input: &T) -> Version {

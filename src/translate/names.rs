@@ -20,10 +20,8 @@ pub const HOST_WITHOUT_PORT: &str = "%DYNAMIC_METADATA(chancery:host)%";
 pub const FALLBACK: &str = "fallback";
 /// The filter whose default chain holds the limit of request bodies.
 pub const BODY_SIZE: &str = "body_size";
-/// The rate limit filter that answers 503.
-pub const RATE_LIMIT_503: &str = "ratelimit-503";
-/// The rate limit filter that answers 429.
-pub const RATE_LIMIT_429: &str = "ratelimit-429";
+/// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
+pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
 /// The cluster of the rate limit service.
 pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
 /// The secret for every name that has none of its own.

@@ -55,6 +55,11 @@ pub fn socket_address(host: &str, port: u16) -> Option<Address> {
     })
 }
 
+/// The version of everything that is spoken.
+pub fn api_version() -> i32 {
+    ApiVersion::V3.into()
+}
+
 /// The stream that the resource itself came by.
 pub fn ads() -> Option<ConfigSource> {
     Some(ConfigSource {

@@ -7,10 +7,6 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use envoy_types::pb::envoy::config::core::v3::{
     DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, TypedExtensionConfig,
 };
-use envoy_types::pb::envoy::config::route::v3::rate_limit::Action as RateLimitAction;
-use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
-    ActionSpecifier, GenericKey, RemoteAddress, RequestHeaders,
-};
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
@@ -20,8 +16,8 @@ use envoy_types::pb::envoy::config::route::v3::retry_policy::{
 use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
 use envoy_types::pb::envoy::config::route::v3::route_action::{HostRewriteSpecifier, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, FilterConfig, RateLimit, RedirectAction, RetryPolicy, Route as EnvoyRoute,
-    RouteAction, VirtualHost,
+    DirectResponseAction, FilterConfig, RedirectAction, RetryPolicy, Route as EnvoyRoute, RouteAction,
+    VirtualHost,
 };
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
@@ -32,7 +28,6 @@ use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort, H
 use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
     FilterChain, FilterChainConfigPerRoute,
 };
-use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -40,16 +35,13 @@ use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 
-use super::{names, proto};
+use super::{limits, names, proto};
 use crate::descriptors::pack;
 use crate::features::cors::Cors;
-use crate::features::effects::{
-    Answer, Effects, LimitKey, LimitStatus, PathRewrite, Redirect, RedirectPath, RouteLimit,
-};
+use crate::features::effects::{Answer, Effects, PathRewrite, Redirect, RedirectPath};
 use crate::features::fault::{Abort, Fault};
 use crate::features::retries::Retries;
 use crate::features::rewrite;
-use crate::model::limit;
 use crate::model::{Action, Host, PathMatch, Route};
 use crate::values::header::escape_format;
 use crate::values::pattern;
@@ -275,15 +267,8 @@ pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects,
         let unlimited = || pack(&FilterConfig { disabled: true, ..FilterConfig::default() });
         set(names::BODY_SIZE, if bytes == 0 { unlimited() } else { body_size_limit(bytes) });
     }
-    for (status, filter) in [
-        (LimitStatus::ServiceUnavailable, names::RATE_LIMIT_503),
-        (LimitStatus::TooManyRequests, names::RATE_LIMIT_429),
-    ] {
-        let rate_limits: Vec<_> =
-            effects.rate_limits.iter().filter(|limit| limit.status == status).map(rate_limit).collect();
-        if !rate_limits.is_empty() {
-            set(filter, pack(&RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() }));
-        }
+    for (filter, config) in limits::per_route(&effects.rate_limits) {
+        set(&filter, config);
     }
     if let Some(fault) = &effects.fault {
         set("envoy.filters.http.fault", pack(&http_fault(&fault.value)));
@@ -306,25 +291,6 @@ fn body_size_limit(bytes: u64) -> Any {
         typed_config: Some(pack(&limit)),
     };
     pack(&FilterChainConfigPerRoute { filter_chain: Some(FilterChain { filters: vec![filter] }) })
-}
-
-/// One descriptor: which limit, and what it counts by. `model::limit` says why so.
-fn rate_limit(limit: &RouteLimit) -> RateLimit {
-    let action = |specifier| RateLimitAction { action_specifier: Some(specifier) };
-    let which = ActionSpecifier::GenericKey(GenericKey {
-        descriptor_key: limit::LIMIT_ENTRY.to_owned(),
-        descriptor_value: limit.id.to_string(),
-        ..GenericKey::default()
-    });
-    let by = match &limit.key {
-        LimitKey::ClientAddress => ActionSpecifier::RemoteAddress(RemoteAddress {}),
-        LimitKey::Header(name) => ActionSpecifier::RequestHeaders(RequestHeaders {
-            header_name: name.clone(),
-            descriptor_key: limit::KEY_ENTRY.to_owned(),
-            ..RequestHeaders::default()
-        }),
-    };
-    RateLimit { actions: vec![action(which), action(by)], ..RateLimit::default() }
 }
 
 fn http_fault(fault: &Fault) -> HttpFault {

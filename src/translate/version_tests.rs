@@ -35,13 +35,13 @@ endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}}]
 
 /// Listeners depend on settings alone, and change with every release that adds a filter.
 const PINNED: &str = "\
-53d1502863476cd7 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
-ea09972aeec6342c Cluster shop/app/80~e67abf5325dee21f
-9ca2317b38d5b96c Secret *
-929ffe032671a8f2 TypedExtensionConfig fallback
-12ed05434809c827 RouteConfiguration a.io
-95714c839c92f08e ScopedRouteConfiguration http/a.io
-4db722bdaef14f17 ScopedRouteConfiguration https/a.io
+30825070293bb335 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
+a5e4871ecf31673b Cluster shop/app/80~e67abf5325dee21f
+5c5fed699c4a8614 Secret *
+82717d829d894841 TypedExtensionConfig fallback
+47e52abdfc44a329 RouteConfiguration a.io
+67ba58be28762496 ScopedRouteConfiguration http/a.io
+02d1cd587e3b1f7f ScopedRouteConfiguration https/a.io
 ";
 
 #[test]

@@ -8,7 +8,9 @@ pub mod forbidden;
 pub mod hash;
 pub mod header;
 pub mod host;
+pub mod limit_key;
 pub mod matching;
+pub mod network;
 pub mod object;
 pub mod path;
 pub mod pattern;
@@ -18,4 +20,6 @@ pub mod size;
 
 pub use finding::{Finding, Findings, Severity};
 pub use host::HostName;
+pub use limit_key::LimitKey;
+pub use network::Network;
 pub use object::{Age, Kind, ObjectKey, Origin, Setting};

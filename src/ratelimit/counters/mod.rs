@@ -1,6 +1,7 @@
 //! Where counters live. The service asks through [`Counters`]; a store that several replicas share implements the
 //! same trait.
 
+mod cells;
 mod key;
 pub mod memory;
 
@@ -25,11 +26,13 @@ pub struct Ask<'a> {
 /// The answer to one [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether this limit allows the hits; they are charged only if every limit of the request does.
+    /// Whether this limit allows the hits; they are charged only if every limit of the request does. A gauge's hits
+    /// are charged in any case ([`charges_refusals`](crate::ratelimit::algorithms::charges_refusals)).
     pub allowed: bool,
     /// Hits that the limit would still allow at once.
     pub remaining: u64,
-    /// Milliseconds until the refused hits would be allowed; if allowed, until nothing is used.
+    /// Milliseconds until the refused hits would be allowed; if allowed, until nothing is used. 0 where that is for
+    /// others to say.
     pub reset_ms: u64,
 }
 
@@ -40,6 +43,6 @@ pub struct Unavailable(pub String);
 
 /// A store of counters.
 pub trait Counters: Send + Sync + 'static {
-    /// Answers each ask, in order. All are charged, or, if any is refused, none: returns alone are always made.
+    /// Answers each ask, in order. All are charged, or, if any is refused, none: returns and gauges alone always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
 }

@@ -1,0 +1,209 @@
+//! Limits to Envoy's rate limit filters.
+//!
+//! What a refusal looks like is the filter's, not the route's. So the usual answers are filters that stand in every
+//! chain and ask for nothing unless a route tells them what to count. Any other answer is a filter that the route
+//! brings along, in the chain that `ratelimit-others` makes for it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{
+    GrpcService, HeaderValue, HeaderValueOption, TypedExtensionConfig, grpc_service,
+};
+use envoy_types::pb::envoy::config::ratelimit::v3::RateLimitServiceConfig;
+use envoy_types::pb::envoy::config::route::v3::RateLimit;
+use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
+    ActionSpecifier, GenericKey, RemoteAddress, RemoteAddressMatch,
+};
+use envoy_types::pb::envoy::config::route::v3::rate_limit::{Action, HitsAddend};
+use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
+    FilterChain, FilterChainConfigPerRoute,
+};
+use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::rate_limit::XRateLimitHeadersRfcVersion;
+use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::{
+    RateLimit as RateLimitFilter, RateLimitPerRoute,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::AddressMatcher;
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::{Any, UInt64Value};
+use envoy_types::pb::xds::core::v3::CidrRange;
+
+use super::{names, proto};
+use crate::descriptors::pack;
+use crate::features::effects::{Refusal, RouteLimit};
+use crate::model::limit;
+use crate::values::header::escape_format;
+use crate::values::{LimitKey, Network, pattern};
+
+/// The statuses with which a rate limit filter stands in every chain, open or closed while the service is away.
+const STANDING: [u16; 2] = [503, 429];
+/// How long Envoy waits for the service.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
+/// What requests are answered that must not be let through while the service cannot be asked.
+const UNAVAILABLE: i32 = 503;
+
+/// The filters that stand in every chain, by name.
+pub(crate) fn standing() -> Vec<(String, Any)> {
+    let with = |fail_closed| STANDING.map(|status| Refusal { fail_closed, ..Refusal::status(status) });
+    let refusals = with(false).into_iter().chain(with(true));
+    refusals.map(|refusal| (name(&refusal), pack(&filter(&refusal, Vec::new())))).collect()
+}
+
+/// What the filters in the chain are told by a route with these limits.
+pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
+    let mut refusals: Vec<&Refusal> = Vec::new();
+    for limit in limits {
+        if !refusals.contains(&&limit.refusal) {
+            refusals.push(&limit.refusal);
+        }
+    }
+    let mut told = Vec::new();
+    let mut others = Vec::new();
+    for refusal in refusals {
+        let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
+        let rate_limits = counted.flat_map(descriptors).collect();
+        if refusal.headers.is_empty() && STANDING.contains(&refusal.status) {
+            let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
+            told.push((name(refusal), pack(&config)));
+        } else {
+            others.push(TypedExtensionConfig {
+                name: name(refusal),
+                typed_config: Some(pack(&filter(refusal, rate_limits))),
+            });
+        }
+    }
+    if !others.is_empty() {
+        let chain = FilterChainConfigPerRoute { filter_chain: Some(FilterChain { filters: others }) };
+        told.push((names::RATE_LIMIT_OTHERS.to_owned(), pack(&chain)));
+    }
+    told
+}
+
+fn name(refusal: &Refusal) -> String {
+    let closed = if refusal.fail_closed { "-closed" } else { "" };
+    format!("ratelimit-{}{closed}", refusal.status)
+}
+
+fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
+    let service = grpc_service::EnvoyGrpc {
+        cluster_name: names::RATE_LIMIT_CLUSTER.to_owned(),
+        ..grpc_service::EnvoyGrpc::default()
+    };
+    // nginx says nothing of how much is left.
+    let headers = match refusal.status {
+        503 => XRateLimitHeadersRfcVersion::Off,
+        _ => XRateLimitHeadersRfcVersion::DraftVersion03,
+    };
+    RateLimitFilter {
+        domain: limit::DOMAIN.to_owned(),
+        stat_prefix: name(refusal),
+        timeout: proto::duration(TIMEOUT),
+        failure_mode_deny: refusal.fail_closed,
+        status_on_error: refusal.fail_closed.then_some(HttpStatus { code: UNAVAILABLE }),
+        disable_x_envoy_ratelimited_header: true,
+        enable_x_ratelimit_headers: headers.into(),
+        rate_limited_status: (refusal.status != 429).then(|| HttpStatus { code: refusal.status.into() }),
+        response_headers_to_add: refusal.headers.iter().map(header).collect(),
+        rate_limit_service: Some(RateLimitServiceConfig {
+            transport_api_version: proto::api_version(),
+            grpc_service: Some(GrpcService {
+                target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(service)),
+                ..GrpcService::default()
+            }),
+        }),
+        rate_limits,
+        ..RateLimitFilter::default()
+    }
+}
+
+fn header((name, value): &(String, String)) -> HeaderValueOption {
+    let value = escape_format(value);
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.clone(), value, ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
+/// One descriptor: which limit, and what it counts by; and for requests under way one more, which gives back when the
+/// request ends, be it that it was refused. `model::limit` says why so.
+fn descriptors(limit: &RouteLimit) -> Vec<RateLimit> {
+    let which = generic(limit::LIMIT_ENTRY, limit.id.to_string());
+    let by = limit.key.parts().iter().map(|key| action(key, &limit.exempt));
+    let actions = std::iter::once(which).chain(by);
+    let actions = actions.map(|specifier| Action { action_specifier: Some(specifier) }).collect();
+    let charge = RateLimit { actions, ..RateLimit::default() };
+    if !limit.under_way {
+        return vec![charge];
+    }
+    let one = HitsAddend {
+        number: Some(UInt64Value { value: 1 }),
+        is_negative_hits: true,
+        ..HitsAddend::default()
+    };
+    let give_back = RateLimit { apply_on_stream_done: true, hits_addend: Some(one), ..charge.clone() };
+    vec![charge, give_back]
+}
+
+/// The entry of a key. Where it has no value, or an empty one, the descriptor is dropped.
+fn action(key: &LimitKey, exempt: &[Network]) -> ActionSpecifier {
+    let value = match key {
+        LimitKey::ClientAddress if exempt.is_empty() => {
+            return ActionSpecifier::RemoteAddress(RemoteAddress {});
+        }
+        LimitKey::ClientAddress => return counted_address(exempt),
+        LimitKey::Generic(name) => return generic(limit::KEY_ENTRY, name.to_string()),
+        LimitKey::Header(name) => format!("%REQ({name})%"),
+        LimitKey::Cookie(name) => cookie(name),
+        LimitKey::Query(name) => format!("%QUERY_PARAM({name})%"),
+        LimitKey::Path => "%PATH(NQ)%".to_owned(),
+        LimitKey::Method => "%REQ(:METHOD)%".to_owned(),
+        LimitKey::Several(_) => String::new(),
+    };
+    formatted(value)
+}
+
+/// Envoy has no formatter for cookies. Of several of a name the first counts.
+fn cookie(name: &str) -> String {
+    let found = format!("(?:^|; *){}=([^;]+)", pattern::escape(name));
+    format!("%CEL(re.extract(request.headers[\"cookie\"], r\"{found}\", r\"\\1\"))%")
+}
+
+/// An entry whose value is a format string. Of all actions this is the one that reads such a string without a runtime flag,
+/// so it is told to match every address.
+fn formatted(value: String) -> ActionSpecifier {
+    let everyone = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let everyone = everyone.map(|address| range(&Network { address, bits: 0 }));
+    ActionSpecifier::RemoteAddressMatch(RemoteAddressMatch {
+        descriptor_key: limit::KEY_ENTRY.to_owned(),
+        descriptor_value: value,
+        address_matcher: Some(AddressMatcher { ranges: everyone.to_vec(), invert_match: false }),
+        ..RemoteAddressMatch::default()
+    })
+}
+
+fn generic(key: &str, value: String) -> ActionSpecifier {
+    ActionSpecifier::GenericKey(GenericKey {
+        descriptor_key: key.to_owned(),
+        descriptor_value: value,
+        ..GenericKey::default()
+    })
+}
+
+/// The client's address, unless it is exempt. The entry is that of `remote_address`, so that counters outlive a change
+/// of who is.
+fn counted_address(exempt: &[Network]) -> ActionSpecifier {
+    ActionSpecifier::RemoteAddressMatch(RemoteAddressMatch {
+        descriptor_key: "remote_address".to_owned(),
+        descriptor_value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%".to_owned(),
+        address_matcher: Some(AddressMatcher {
+            ranges: exempt.iter().map(range).collect(),
+            invert_match: true,
+        }),
+        ..RemoteAddressMatch::default()
+    })
+}
+
+fn range(network: &Network) -> CidrRange {
+    CidrRange { address_prefix: network.address.to_string(), prefix_len: proto::uint32(network.bits.into()) }
+}
