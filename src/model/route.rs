@@ -8,8 +8,8 @@ use thin_vec::ThinVec;
 
 use crate::features::Effects;
 use crate::features::effects::{Answer, HeaderOperation, Listeners};
-use crate::values::Origin;
 use crate::values::matching::{HeaderMatch, NamedMatch, TextMatch};
+use crate::values::{Origin, text};
 
 /// One route.
 ///
@@ -40,8 +40,8 @@ impl Route {
     /// The name by which access logs and the debug endpoint call it.
     pub fn name(&self) -> String {
         match self.variant {
-            Variant::Main => self.origin.to_string(),
-            other => format!("{} {other}", self.origin),
+            Variant::Main => text::of(format_args!("{}", self.origin)),
+            other => text::of(format_args!("{} {other}", self.origin)),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::features::backend_protocol::Protocol;
 use crate::features::timeouts::DEFAULT_CONNECT;
 use crate::model::backend::is_dns_name;
 use crate::model::{Backend, EndpointSetKey, Endpoints};
-use crate::values::{Kind, ObjectKey, Origin, forbidden, hash};
+use crate::values::{Kind, ObjectKey, Origin, forbidden, hash, text};
 
 /// An ExternalName that names another ExternalName is followed this far.
 const MAX_ALIASES: usize = 4;
@@ -31,6 +31,8 @@ pub(crate) const UNAVAILABLE: &str = "requests are answered 503";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At<'a> {
     pub(crate) origin: &'a Origin,
+    /// Where below the origin's field.
+    pub(crate) below: &'static str,
     /// A clause for findings.
     pub(crate) otherwise: &'static str,
 }
@@ -38,17 +40,18 @@ pub(crate) struct At<'a> {
 impl<'a> At<'a> {
     /// For a route's own requests.
     pub(crate) fn route(origin: &'a Origin) -> Self {
-        Self { origin, otherwise: UNAVAILABLE }
+        Self { origin, below: "", otherwise: UNAVAILABLE }
     }
 
     /// For copies of requests.
     pub(crate) fn mirror(origin: &'a Origin) -> Self {
-        Self { origin, otherwise: "no copies are made" }
+        Self { origin, below: "", otherwise: "no copies are made" }
     }
 
     fn error(self, draft: &mut Draft<'_>, reason: &'static str, problem: impl fmt::Display) {
+        let field = format!("{}{}", self.origin.field, self.below);
         let message = format!("{problem}; {}", self.otherwise);
-        draft.findings.error(&self.origin.object, &*self.origin.field, reason, message);
+        draft.findings.error(&self.origin.object, field, reason, message);
     }
 }
 
@@ -212,16 +215,11 @@ pub(crate) fn has_endpoints(draft: &Draft<'_>, index: usize) -> bool {
 
 fn backend(endpoints: Endpoints, protocol: Protocol, upstream: Upstream) -> Backend {
     let settings = hash::stable(&(&endpoints, protocol, upstream.connect_timeout));
-    let what = match &endpoints {
-        Endpoints::Service(key) => key.to_string(),
-        Endpoints::Dns { host, port } => format!("{host}:{port}"),
+    let name = match &endpoints {
+        Endpoints::Service(key) => text::of(format_args!("{key}~{settings:016x}")),
+        Endpoints::Dns { host, port } => text::of(format_args!("{host}:{port}~{settings:016x}")),
     };
-    Backend {
-        name: format!("{what}~{settings:016x}").into(),
-        endpoints,
-        protocol,
-        connect_timeout: upstream.connect_timeout,
-    }
+    Backend { name: name.into(), endpoints, protocol, connect_timeout: upstream.connect_timeout }
 }
 
 fn external_name(service: &Service) -> Option<&str> {

@@ -146,18 +146,15 @@ impl<'a> Location<'a> {
         otherwise: &'static str,
     ) -> Option<usize> {
         let service = self.service()?;
-        let origin = Origin::new(self.source.key, format!("{}.backend.service", self.origin.field));
+        let at = At { origin: &self.origin, below: ".backend.service", otherwise };
         let port = match service.port.as_ref() {
             Some(port) => match (port.number, port.name.as_deref()) {
-                (Some(number), _) => {
-                    Port::Number(checked_number(draft, At { origin: &origin, otherwise }, number)?)
-                }
+                (Some(number), _) => Port::Number(checked_number(draft, at, number)?),
                 (None, Some(name)) => Port::Name(name),
                 (None, None) => Port::Only,
             },
             None => Port::Only,
         };
-        let at = At { origin: &origin, otherwise };
         backend::service(draft, at, &self.source.key.namespace, &service.name, port, upstream)
     }
 }
@@ -166,9 +163,10 @@ impl<'a> Location<'a> {
 fn checked_number(draft: &mut Draft<'_>, at: At<'_>, number: i32) -> Option<u16> {
     let checked = port_number(number);
     if checked.is_none() {
-        let At { origin, otherwise } = at;
+        let At { origin, below, otherwise } = at;
         let message = format!("{number} is not {PORT_FORM}; {otherwise}");
-        draft.findings.error(&origin.object, format!("{}.port.number", origin.field), "InvalidPort", message);
+        let field = format!("{}{below}.port.number", origin.field);
+        draft.findings.error(&origin.object, field, "InvalidPort", message);
     }
     checked
 }

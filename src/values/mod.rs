@@ -17,6 +17,7 @@ pub mod pattern;
 pub mod pem;
 mod re2;
 pub mod size;
+pub(crate) mod text;
 
 pub use finding::{Finding, Findings, Severity};
 pub use host::HostName;

@@ -184,7 +184,7 @@ fn listener_port(draft: &Draft<'_>, listeners: Listeners) -> Port<'static> {
 
 /// The backend of a destination on these listeners. None, with a finding, if there is no such Service or port.
 fn find(draft: &mut Draft<'_>, at: At<'_>, wanted: &Wanted, listeners: Listeners) -> Option<usize> {
-    let At { origin, otherwise } = at;
+    let At { origin, otherwise, .. } = at;
     let mut field = Field::new(&origin.object, &*origin.field, &mut draft.findings);
     if wanted.subset.as_ref().is_some_and(|subset| !subset.is_empty()) {
         let message = "subsets are not supported yet; requests go to the whole Service";

@@ -37,8 +37,11 @@ const ABSENT_RETRY: Duration = Duration::from_secs(10);
 /// How often is told that a watch fails, as long as it does.
 const TOLD: Duration = Duration::from_secs(60);
 
-/// How many events are made into one batch of changes at most.
-const BATCH: usize = 32;
+/// How many events are read at once at most.
+const EVENTS_AT_ONCE: usize = 32;
+
+/// How many changes of a first listing are sent at once at least. Nothing can come of them before all are there.
+const LISTED_AT_ONCE: usize = 256;
 
 /// Follows every kind until the receiver is gone. [`Change::Ready`] is sent once each kind was listed in full.
 ///
@@ -128,9 +131,9 @@ impl Watch<'_> {
     /// Watches one version until another one is to be tried.
     async fn watch(&mut self) -> Result<(), Closed> {
         let mut backoff = DefaultBackoff::default();
-        let mut batches = self.events().ready_chunks(BATCH);
+        let mut batches = self.events().ready_chunks(EVENTS_AT_ONCE);
+        let mut changes = Vec::new();
         while let Some(batch) = batches.next().await {
-            let mut changes = Vec::with_capacity(batch.len());
             let mut trouble = None;
             for event in batch {
                 match event {
@@ -142,7 +145,9 @@ impl Watch<'_> {
                     Err(error) => trouble = Some(error),
                 }
             }
-            self.send(changes).await?;
+            if self.changes.is_listed() || changes.len() >= LISTED_AT_ONCE || trouble.is_some() {
+                self.send(std::mem::take(&mut changes)).await?;
+            }
             let Some(error) = trouble else { continue };
             if fell_silent(&error) && self.changes.is_listed() {
                 // It has waited long enough.
