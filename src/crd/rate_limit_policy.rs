@@ -10,9 +10,14 @@
 //!   - key: {header: x-api-key}
 //!     requests: 5
 //!     window: 1m
+//!     windows: [{requests: 100, window: 1d}]
+//!     plans:
+//!     - {name: pro, prefix: pro_, requests: 100, window: 1m}
 //!   - key: {clientAddress: {}}
 //!     requests: 100
 //!     window: 1s
+//!   answer: {status: 429, headers: {x-reason: quota}}
+//!   failureMode: closed
 //! ```
 //!
 //! Fields that are not known are kept, for whoever resolves the policy to report; [`RateLimitPolicySpec::unknown_paths`]
@@ -35,14 +40,28 @@ pub type UnknownFields = BTreeMap<String, Value>;
 #[kube(shortname = "rlp", derive = "PartialEq", doc = "Limits for the routes of another object.")]
 #[kube(printcolumn = r#"{"name": "Kind", "type": "string", "jsonPath": ".spec.targetRef.kind"}"#)]
 #[kube(printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRef.name"}"#)]
+#[kube(printcolumn = r#"{"name": "Requests", "type": "string", "jsonPath": ".spec.limits[*].requests"}"#)]
+#[kube(printcolumn = r#"{"name": "Window", "type": "string", "jsonPath": ".spec.limits[*].window"}"#)]
+#[kube(printcolumn = r#"{"name": "Shadow", "type": "boolean", "jsonPath": ".spec.shadow", "priority": 1}"#)]
 #[kube(printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitPolicySpec {
     /// The object whose routes are limited.
     pub target_ref: TargetRef,
     /// The limits. A request is let through if all of them allow it.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 64))]
     pub limits: Vec<PolicyLimit>,
+    /// Whether requests are counted and none is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    /// What becomes of requests while the rate limit service cannot be asked: `open` lets them through, which is the
+    /// default, `closed` answers them 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["open", "closed"]))]
+    pub failure_mode: Option<String>,
+    /// What a request above a limit is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<PolicyAnswer>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -59,6 +78,15 @@ pub struct TargetRef {
     /// Its name.
     #[schemars(length(min = 1))]
     pub name: String,
+    /// The one host of it, as it is written there, whose routes are limited; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// The one route of it that is limited: of an Ingress the path, of a VirtualService the name of the `http` rule; all
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub route: Option<String>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -71,10 +99,41 @@ pub struct TargetRef {
 pub struct PolicyLimit {
     /// What requests are told apart by.
     pub key: PolicyKey,
+    /// What they are told apart by beside that: each combination of values is counted by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub and: Vec<PolicyKey>,
     /// Requests that a key may make in a window. A window of a minute or more slides: any that long counts. A shorter one
     /// begins with the key's first request.
     pub requests: u32,
     /// The length of the window: a whole number and `s`, `m`, `h` or `d`, such as `90s` or `1h`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*(s|m|h|d)$"))]
+    pub window: String,
+    /// Further windows: a request is let through if all of them allow it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub windows: Vec<PolicyWindow>,
+    /// Other numbers for some values of the key. The first plan that has a value counts, and what no plan has is counted by
+    /// the limit's own numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub plans: Vec<PolicyPlan>,
+    /// Whether requests are counted and none is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// A further window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyWindow {
+    /// Requests that a key may make in the window.
+    pub requests: u32,
+    /// The length of the window.
     #[schemars(regex(pattern = r"^[1-9][0-9]*(s|m|h|d)$"))]
     pub window: String,
     /// Fields that are not known.
@@ -83,18 +142,87 @@ pub struct PolicyLimit {
     pub unknown: UnknownFields,
 }
 
-/// Exactly one of these.
+/// Other numbers for the keys whose value begins with `prefix`, or is matched as a whole by `regex`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.prefix) != has(self.regex)", "message": "a plan has one of prefix and regex"},
+]))]
+pub struct PolicyPlan {
+    /// Its name, for people.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// What the values of its keys begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub prefix: Option<String>,
+    /// A regular expression (RE2) of the whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub regex: Option<String>,
+    /// Requests that a key may make in a window.
+    pub requests: u32,
+    /// The length of the window.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*(s|m|h|d)$"))]
+    pub window: String,
+    /// Further windows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub windows: Vec<PolicyWindow>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// What a request above a limit is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyAnswer {
+    /// The status: one from 400 to 599 that is registered. 429 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 400, max = 599))]
+    pub status: Option<u16>,
+    /// Headers and their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub headers: BTreeMap<String, String>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// Exactly one of these. A request that lacks what it is counted by is answered with 401.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct PolicyKey {
-    /// The value of this request header. A request without it is answered with 401.
+    /// The value of this request header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
+    /// The value of this cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// The value of this query parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// The address of the client: `{}`, or `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
     pub client_address: Option<Value>,
+    /// The path without the query: `{}`, or `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+    pub path: Option<Value>,
+    /// The method: `{}`, or `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+    pub method: Option<Value>,
+    /// Nothing: all requests are counted together, under this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub generic: Option<String>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -108,23 +236,40 @@ pub enum KeyChoice {
     ClientAddress,
     /// The value of this header, whose name is in lower case.
     Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+    /// The value of this query parameter.
+    Query(String),
+    /// The path.
+    Path,
+    /// The method.
+    Method,
+    /// All requests, under this name.
+    Generic(String),
 }
+
+/// The keys that there are.
+const KEYS: &str =
+    "a key is one of `header`, `cookie`, `query`, `clientAddress`, `path`, `method` and `generic`";
 
 /// A key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// It says nothing, or says two things.
-    #[error("a key is one of `header` and `clientAddress`")]
+    #[error("{KEYS}")]
     NotOne,
     /// It says something that is not known.
-    #[error("`{0}` is no key that is known; a key is one of `header` and `clientAddress`")]
+    #[error("`{0}` is no key that is known; {KEYS}")]
     Unknown(String),
-    /// It says `clientAddress`, and then something else than that it is.
-    #[error("`clientAddress` is `{{}}` or `true`")]
-    ClientAddress,
+    /// It says `clientAddress` or the like, and then something else than that it is.
+    #[error("`{0}` is `{{}}` or `true`")]
+    Marker(&'static str),
     /// The header's name is not one.
     #[error("`{0}` is not the name of a header")]
     HeaderName(String),
+    /// A name that is not one.
+    #[error("`{1}` is not a name of a {0}: write letters, digits, `-`, `_` and `.`")]
+    Name(&'static str, String),
 }
 
 /// A window that cannot be used.
@@ -150,26 +295,79 @@ impl PolicyKey {
         if let Some(name) = self.unknown.keys().next() {
             return Err(KeyError::Unknown(name.clone()));
         }
-        match (&self.header, &self.client_address) {
-            (Some(name), None) => match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => Ok(KeyChoice::Header(name.as_str().to_owned())),
-                Err(_) => Err(KeyError::HeaderName(name.clone())),
-            },
-            (None, Some(Value::Bool(true))) => Ok(KeyChoice::ClientAddress),
-            (None, Some(Value::Object(fields))) if fields.is_empty() => Ok(KeyChoice::ClientAddress),
-            (None, Some(_)) => Err(KeyError::ClientAddress),
+        let named = [("cookie", &self.cookie), ("query", &self.query), ("generic", &self.generic)];
+        let named = named.into_iter().filter_map(|(kind, name)| Some(named_key(kind, name.as_deref()?)));
+        let marked = [
+            ("clientAddress", &self.client_address, KeyChoice::ClientAddress),
+            ("path", &self.path, KeyChoice::Path),
+            ("method", &self.method, KeyChoice::Method),
+        ];
+        let marked = marked.into_iter().filter_map(|(kind, marker, choice)| {
+            Some(if is_marker(marker.as_ref()?) { Ok(choice) } else { Err(KeyError::Marker(kind)) })
+        });
+        let mut given = self.header.as_deref().map(header_key).into_iter().chain(named).chain(marked);
+        match (given.next(), given.next()) {
+            (Some(key), None) => key,
             _ => Err(KeyError::NotOne),
         }
     }
 }
 
+fn header_key(name: &str) -> Result<KeyChoice, KeyError> {
+    let parsed = HeaderName::from_bytes(name.as_bytes());
+    parsed
+        .map(|name| KeyChoice::Header(name.as_str().to_owned()))
+        .map_err(|_| KeyError::HeaderName(name.to_owned()))
+}
+
+fn named_key(kind: &'static str, name: &str) -> Result<KeyChoice, KeyError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(is_plain) {
+        return Err(KeyError::Name(kind, name.to_owned()));
+    }
+    let name = name.to_owned();
+    Ok(match kind {
+        "cookie" => KeyChoice::Cookie(name),
+        "query" => KeyChoice::Query(name),
+        _ => KeyChoice::Generic(name),
+    })
+}
+
+fn is_marker(value: &Value) -> bool {
+    match value {
+        Value::Bool(given) => *given,
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+/// So many requests in so many milliseconds.
+pub type Quota = (u32, u64);
+
+/// All windows, the first one first.
+fn quotas(requests: u32, window: &str, windows: &[PolicyWindow]) -> Result<Vec<Quota>, WindowError> {
+    let first = parse_window(window).map(|window_ms| (requests, window_ms));
+    let further = windows.iter().map(|further| Ok((further.requests, parse_window(&further.window)?)));
+    std::iter::once(first).chain(further).collect()
+}
+
 impl PolicyLimit {
-    /// The length of the window in milliseconds.
+    /// Its windows, of which there is at least one.
     ///
     /// # Errors
     /// See [`parse_window`].
-    pub fn window_ms(&self) -> Result<u64, WindowError> {
-        parse_window(&self.window)
+    pub fn quotas(&self) -> Result<Vec<Quota>, WindowError> {
+        quotas(self.requests, &self.window, &self.windows)
+    }
+}
+
+impl PolicyPlan {
+    /// Its windows, of which there is at least one.
+    ///
+    /// # Errors
+    /// See [`parse_window`].
+    pub fn quotas(&self) -> Result<Vec<Quota>, WindowError> {
+        quotas(self.requests, &self.window, &self.windows)
     }
 }
 
@@ -180,8 +378,22 @@ impl RateLimitPolicySpec {
     pub fn unknown_paths(&self) -> Vec<String> {
         let mut paths: Vec<String> = self.unknown.keys().map(|name| format!("spec.{name}")).collect();
         paths.extend(self.target_ref.unknown.keys().map(|name| format!("spec.targetRef.{name}")));
+        let answer = self.answer.iter().flat_map(|answer| answer.unknown.keys());
+        paths.extend(answer.map(|name| format!("spec.answer.{name}")));
         for (at, limit) in self.limits.iter().enumerate() {
-            paths.extend(limit.unknown.keys().map(|name| format!("spec.limits[{at}].{name}")));
+            let mut add = |below: String, unknown: &UnknownFields| {
+                paths.extend(unknown.keys().map(|name| format!("spec.limits[{at}]{below}.{name}")));
+            };
+            add(String::new(), &limit.unknown);
+            for (at, window) in limit.windows.iter().enumerate() {
+                add(format!(".windows[{at}]"), &window.unknown);
+            }
+            for (at, plan) in limit.plans.iter().enumerate() {
+                add(format!(".plans[{at}]"), &plan.unknown);
+                for (window_at, window) in plan.windows.iter().enumerate() {
+                    add(format!(".plans[{at}].windows[{window_at}]"), &window.unknown);
+                }
+            }
         }
         paths
     }

@@ -24,15 +24,15 @@ fn a_policy_is_read_with_what_is_not_known() {
             {"key": {"header": "X-API-Key"}, "requests": 5, "window": "1m", "burst": 7},
             {"key": {"clientAddress": {}}, "requests": 100, "window": "1s"},
         ],
-        "shadow": true,
+        "cost": 2,
     }))
     .unwrap();
     assert_eq!(policy.metadata.name.as_deref(), Some("quota"));
     assert_eq!((&*policy.spec.target_ref.kind, &*policy.spec.target_ref.name), ("Ingress", "api"));
     assert_eq!(policy.spec.limits[0].key.choose(), Ok(KeyChoice::Header("x-api-key".into())));
-    assert_eq!(policy.spec.limits[0].window_ms(), Ok(60_000));
+    assert_eq!(policy.spec.limits[0].quotas(), Ok(vec![(5, 60_000)]));
     assert_eq!(policy.spec.limits[1].key.choose(), Ok(KeyChoice::ClientAddress));
-    let unknown = ["spec.shadow", "spec.targetRef.group", "spec.limits[0].burst"];
+    let unknown = ["spec.cost", "spec.targetRef.group", "spec.limits[0].burst"];
     assert_eq!(policy.spec.unknown_paths(), unknown);
 }
 
@@ -60,11 +60,20 @@ fn a_key_is_exactly_one() {
         (json!({"header": "x-api-key"}), Ok(KeyChoice::Header("x-api-key".into()))),
         (json!({"clientAddress": true}), Ok(KeyChoice::ClientAddress)),
         (json!({"clientAddress": {}}), Ok(KeyChoice::ClientAddress)),
-        (json!({"clientAddress": false}), Err(KeyError::ClientAddress)),
-        (json!({"clientAddress": {"mask": 24}}), Err(KeyError::ClientAddress)),
+        (json!({"clientAddress": false}), Err(KeyError::Marker("clientAddress"))),
+        (json!({"clientAddress": {"mask": 24}}), Err(KeyError::Marker("clientAddress"))),
         (json!({}), Err(KeyError::NotOne)),
         (json!({"clientAddress": {}, "header": "a"}), Err(KeyError::NotOne)),
-        (json!({"cookie": "a"}), Err(KeyError::Unknown("cookie".into()))),
+        (json!({"claim": "a"}), Err(KeyError::Unknown("claim".into()))),
+        (json!({"cookie": "a"}), Ok(KeyChoice::Cookie("a".into()))),
+        (json!({"query": "a.b"}), Ok(KeyChoice::Query("a.b".into()))),
+        (json!({"generic": "all"}), Ok(KeyChoice::Generic("all".into()))),
+        (json!({"path": true}), Ok(KeyChoice::Path)),
+        (json!({"method": {}}), Ok(KeyChoice::Method)),
+        (json!({"method": "GET"}), Err(KeyError::Marker("method"))),
+        (json!({"path": true, "method": true}), Err(KeyError::NotOne)),
+        (json!({"cookie": "a%b"}), Err(KeyError::Name("cookie", "a%b".into()))),
+        (json!({"query": ""}), Err(KeyError::Name("query", String::new()))),
         (json!({"header": "a b"}), Err(KeyError::HeaderName("a b".into()))),
         (json!({"header": ""}), Err(KeyError::HeaderName(String::new()))),
     ] {

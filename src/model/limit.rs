@@ -21,10 +21,13 @@
 //!   counts, so the upstream is sent that one alone;
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::values::LimitKey as Key;
@@ -45,8 +48,128 @@ pub struct Limit {
     pub id: Arc<str>,
     /// What a counter is kept for.
     pub key: Key,
-    /// How hits are counted.
+    /// How hits are counted of keys that no plan has.
     pub algorithm: Algorithm,
+    /// How hits of some keys are counted instead: by the first plan that has the key's value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<Plan>,
+    /// Whether it is counted and refuses nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+}
+
+impl Limit {
+    /// A limit that is the same for all keys.
+    #[must_use]
+    pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
+        Self { id, key, algorithm, plans: Vec::new(), shadow: false }
+    }
+
+    /// The limit as it is for a key of this value; of several parts the first decides.
+    #[must_use]
+    pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
+        match self.plans.iter().find(|plan| plan.matches.has(value)) {
+            None => Cow::Borrowed(self),
+            Some(plan) => Cow::Owned(Self {
+                shadow: self.shadow,
+                ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
+            }),
+        }
+    }
+}
+
+/// How hits of some keys are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// For people.
+    pub name: Arc<str>,
+    /// The keys that have it.
+    pub matches: KeyMatch,
+    /// How their hits are counted.
+    pub algorithm: Algorithm,
+}
+
+/// Which keys have a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeyMatch {
+    /// Those whose value begins so.
+    Prefix(Arc<str>),
+    /// Those whose whole value matches.
+    Regex(Pattern),
+}
+
+impl KeyMatch {
+    fn has(&self, value: &str) -> bool {
+        match self {
+            Self::Prefix(prefix) => value.starts_with(&**prefix),
+            Self::Regex(pattern) => pattern.matches(value),
+        }
+    }
+}
+
+/// A regular expression of whole values, in RE2's language. It is compiled when first needed.
+#[derive(Clone)]
+pub struct Pattern {
+    text: Arc<str>,
+    compiled: Arc<OnceLock<Option<Regex>>>,
+}
+
+impl Pattern {
+    /// The largest that is compiled, in bytes.
+    const MAX_SIZE: usize = 1 << 20;
+
+    /// A pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let compiled = Self::compile(text).map_err(|error| error.to_string().replace('\n', " "))?;
+        Ok(Self { text: text.into(), compiled: Arc::new(OnceLock::from(Some(compiled))) })
+    }
+
+    fn compile(text: &str) -> Result<Regex, regex::Error> {
+        RegexBuilder::new(&format!("^(?s:{text})$")).size_limit(Self::MAX_SIZE).build()
+    }
+
+    /// Whether it matches the whole value; one that cannot be compiled matches none.
+    fn matches(&self, value: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| Self::compile(&self.text).ok());
+        compiled.as_ref().is_some_and(|regex| regex.is_match(value))
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { text: Arc::deserialize(deserializer)?, compiled: Arc::default() })
+    }
 }
 
 /// How hits are counted. Times are in milliseconds.
@@ -227,6 +350,33 @@ mod tests {
             assert_eq!(matches!(window, Algorithm::SlidingWindow { .. }), slides, "{window_ms}");
             assert_eq!(window.quota(), (5, window_ms));
         }
+    }
+
+    #[test]
+    fn a_keys_value_picks_the_plan() {
+        let window = |requests| Algorithm::FixedWindow { requests, window_ms: 60_000 };
+        let plan =
+            |name: &str, matches, requests| Plan { name: name.into(), matches, algorithm: window(requests) };
+        let limit = Limit {
+            plans: vec![
+                plan("pro", KeyMatch::Prefix("pro_".into()), 2),
+                plan("gold", KeyMatch::Regex(Pattern::new("gold|p.*").unwrap()), 3),
+            ],
+            shadow: true,
+            ..Limit::new("l".into(), Key::Header("x-api-key".into()), window(1))
+        };
+        for (value, requests) in
+            [("pro_1", 2), ("gold", 3), ("golden", 1), ("xgold", 1), ("p\n", 3), ("", 1), ("free", 1)]
+        {
+            let picked = limit.for_value(value);
+            assert_eq!((picked.algorithm, picked.shadow), (window(requests), true), "{value:?}");
+        }
+        let json = serde_json::to_value(&limit).unwrap();
+        assert_eq!(json["plans"][1]["matches"], serde_json::json!({"regex": "gold|p.*"}));
+        let read: Limit = serde_json::from_value(json).unwrap();
+        assert_eq!(read, limit);
+        assert_eq!(read.for_value("gold").algorithm, window(3));
+        assert!(Pattern::new("(").is_err());
     }
 
     #[test]

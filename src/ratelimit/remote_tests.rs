@@ -61,7 +61,7 @@ impl Endpoint {
 
 fn json(ids: &[&str]) -> String {
     let algorithm = Algorithm::FixedWindow { requests: 1, window_ms: 60_000_000 };
-    let limit = |id: &&str| Limit { id: (*id).into(), key: Key::ClientAddress, algorithm };
+    let limit = |id: &&str| Limit::new((*id).into(), Key::ClientAddress, algorithm);
     serde_json::to_string(&ids.iter().map(limit).collect::<LimitSet>()).unwrap()
 }
 

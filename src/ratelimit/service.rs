@@ -4,9 +4,11 @@
 //! any charged. A descriptor that names no limit in force is let through and counted: Envoy may still hold a route
 //! whose limit has just gone, or already hold one whose limit is about to come.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{
     Code, DescriptorStatus, RateLimit as CurrentLimit, rate_limit::Unit,
 };
@@ -56,21 +58,15 @@ impl<C: Counters> RateLimit<C> {
         limits: &LimitSet,
         request: &RateLimitRequest,
     ) -> Result<RateLimitResponse, Status> {
-        let named: Vec<Option<Ask<'_>>> =
-            request.descriptors.iter().map(|descriptor| ask(limits, request, descriptor)).collect();
-        let asks: Vec<Ask<'_>> = named.iter().flatten().copied().collect();
-        let outcomes = if asks.is_empty() {
-            Vec::new()
-        } else {
-            self.counters.decide(&asks).await.map_err(|error| {
-                self.decisions.count_failed();
-                Status::unavailable(error.to_string())
-            })?
-        };
-        let allowed = outcomes.iter().all(|outcome| outcome.allowed);
+        let named: Vec<Option<Named<'_>>> =
+            request.descriptors.iter().map(|descriptor| named(limits, request, descriptor)).collect();
+        let asks: Vec<Ask<'_>> = named.iter().flatten().map(Named::ask).collect();
+        let outcomes = self.outcomes(&asks).await?;
+        let refused = |(ask, outcome): (&Ask<'_>, &Outcome)| !outcome.allowed && !ask.limit.shadow;
+        let allowed = !asks.iter().zip(&outcomes).any(refused);
         self.tally(limits, &asks, &outcomes, allowed);
         let mut answers = asks.iter().zip(&outcomes);
-        let statuses = named.iter().map(|ask| match ask.as_ref().and_then(|_| answers.next()) {
+        let statuses = named.iter().map(|named| match named.as_ref().and_then(|_| answers.next()) {
             Some((ask, outcome)) => status(ask.limit, outcome),
             None => {
                 self.decisions.count_unknown();
@@ -84,6 +80,22 @@ impl<C: Counters> RateLimit<C> {
         })
     }
 
+    /// What the counters say. Limits in shadow are asked by themselves, so that what they refuse is charged by others.
+    async fn outcomes(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Status> {
+        let (shadows, binding): (Vec<_>, Vec<_>) = asks.iter().copied().partition(|ask| ask.limit.shadow);
+        let mut said = [Vec::new().into_iter(), Vec::new().into_iter()];
+        for (asks, said) in [binding, shadows].iter().zip(&mut said).filter(|(asks, _)| !asks.is_empty()) {
+            let outcomes = self.counters.decide(asks).await.map_err(|error| {
+                self.decisions.count_failed();
+                Status::unavailable(error.to_string())
+            })?;
+            *said = outcomes.into_iter();
+        }
+        let [mut binding, mut shadows] = said;
+        let outcome = |ask: &Ask<'_>| if ask.limit.shadow { shadows.next() } else { binding.next() };
+        Ok(asks.iter().filter_map(outcome).collect())
+    }
+
     fn tally(&self, limits: &LimitSet, asks: &[Ask<'_>], outcomes: &[Outcome], allowed: bool) {
         self.decisions.count_request(allowed);
         for (ask, outcome) in asks.iter().zip(outcomes) {
@@ -94,24 +106,38 @@ impl<C: Counters> RateLimit<C> {
     }
 }
 
-/// What a descriptor asks for, if it names a limit in force. Its own addend goes before the request's, of which 0
-/// stands for 1; a descriptor's own 0 only asks.
-fn ask<'a>(
+/// What a descriptor names.
+struct Named<'a> {
+    limit: Cow<'a, Limit>,
+    key: &'a [Entry],
+    hits: Hits,
+}
+
+impl Named<'_> {
+    fn ask(&self) -> Ask<'_> {
+        Ask { limit: &self.limit, key: self.key, hits: self.hits }
+    }
+}
+
+/// What a descriptor asks for, if it names a limit in force: that of its key's plan. Its own addend goes before the
+/// request's, of which 0 stands for 1; a descriptor's own 0 only asks.
+fn named<'a>(
     limits: &'a LimitSet,
     request: &'a RateLimitRequest,
     descriptor: &'a RateLimitDescriptor,
-) -> Option<Ask<'a>> {
+) -> Option<Named<'a>> {
     let (first, key) = descriptor.entries.split_first()?;
     if request.domain != DOMAIN || first.key != LIMIT_ENTRY {
         return None;
     }
-    let limit = limits.get(&first.value)?;
+    let value = key.first().map_or("", |entry| &entry.value);
+    let limit = limits.get(&first.value)?.for_value(value);
     let hits = match &descriptor.hits_addend {
         Some(own) => own.value,
         None => u64::from(request.hits_addend.max(1)),
     };
     let hits = if descriptor.is_negative_hits { Hits::Return(hits) } else { Hits::Take(hits) };
-    Some(Ask { limit, key, hits })
+    Some(Named { limit, key, hits })
 }
 
 fn code(allowed: bool) -> Code {
@@ -120,7 +146,7 @@ fn code(allowed: bool) -> Code {
 
 fn status(limit: &Limit, outcome: &Outcome) -> DescriptorStatus {
     DescriptorStatus {
-        code: code(outcome.allowed).into(),
+        code: code(outcome.allowed || limit.shadow).into(),
         current_limit: Some(current_limit(&limit.algorithm)),
         limit_remaining: u32::try_from(outcome.remaining).unwrap_or(u32::MAX),
         duration_until_reset: Some(whole_seconds(outcome.reset_ms)),

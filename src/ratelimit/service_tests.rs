@@ -9,7 +9,7 @@ use crate::ratelimit::counters::memory::Memory;
 
 /// Long periods, so that no test depends on how fast it runs.
 fn limits() -> LimitSet {
-    let limit = |id: &str, algorithm| Limit { id: id.into(), key: Key::ClientAddress, algorithm };
+    let limit = |id: &str, algorithm| Limit::new(id.into(), Key::ClientAddress, algorithm);
     LimitSet::from_iter([
         limit("bucket", Algorithm::Gcra { requests: 1, period_ms: 86_400_000, burst: 2 }),
         limit("five", Algorithm::FixedWindow { requests: 5, window_ms: 60_000_000 }),
@@ -138,7 +138,7 @@ async fn a_new_set_of_limits_holds_at_once_and_keeps_the_counters_of_the_old() {
     next.remove("hourly");
     let id = "new".into();
     let algorithm = Algorithm::FixedWindow { requests: 1, window_ms: 60_000_000 };
-    next.insert(Limit { id, key: Key::Header("x-api-key".into()), algorithm });
+    next.insert(Limit::new(id, Key::Header("x-api-key".into()), algorithm));
     rig.limits.send_replace(Arc::new(next));
     assert_eq!(rig.left(1, vec![descriptor("five", "k")]).await, (false, vec![0]));
     assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (true, vec![0]));

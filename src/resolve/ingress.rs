@@ -14,7 +14,7 @@ use thin_vec::ThinVec;
 use super::backend::{self, At, PORT_FORM, Port, Upstream, port_number};
 use super::canary::{self, Canaries};
 use super::draft::Draft;
-use super::{Group, class, limits, paths, tls};
+use super::{Group, class, limits, paths, policies, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set, set_default};
@@ -305,13 +305,39 @@ fn source<'a>(
         limits::of_branch(draft, only, limit_status, &mut effects);
         branches.clear();
     }
-    limits::of_policies(draft, key, &mut effects);
+    policies::check(draft, key, &hosts(ingress), &paths_of(ingress));
+    policies::apply(draft, key, None, &mut effects);
     if let (Some(mirror), Some(_)) = (&policies.mirror, &effects.path_rewrite) {
         let message = "copies have the path that rewrite-target makes; nginx copies the request's own";
         draft.findings.warning(key, &*mirror.origin.field, "MirrorRewritten", message);
     }
     let mirrors = resolve_mirrors(draft, &effects);
     Source { key, ingress, policies, effects: Arc::new(effects), branches, limit_status, mirrors }
+}
+
+/// The hosts of its rules, as they are written.
+fn hosts(ingress: &Ingress) -> Vec<&str> {
+    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    rules.filter_map(|rule| rule.host.as_deref()).collect()
+}
+
+/// The paths of its rules, as they are written.
+fn paths_of(ingress: &Ingress) -> Vec<&str> {
+    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    let paths = rules.flat_map(|rule| rule.http.iter().flat_map(|http| &http.paths));
+    paths.filter_map(|path| path.path.as_deref()).collect()
+}
+
+/// What policies do to the routes of a path, those of the path alone too.
+fn effects(draft: &mut Draft<'_>, location: &Location<'_>) -> Arc<Effects> {
+    let shared = location.effects();
+    let key = location.source.key;
+    if !policies::any(draft, key, location.path) {
+        return shared;
+    }
+    let mut own = Effects::clone(&shared);
+    policies::apply(draft, key, Some(location.path), &mut own);
+    Arc::new(own)
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.
@@ -443,7 +469,7 @@ fn location_routes(
     if let Some(redirect) = location.rewrite().and_then(|rewrite| rewrite.redirect(location.path)) {
         return vec![redirect_route(location, matches, redirect)];
     }
-    let effects = location.effects();
+    let effects = effects(draft, location);
     let route = |listeners, variant, matches, action| Route {
         origin: location.origin.clone(),
         variant,

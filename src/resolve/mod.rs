@@ -13,6 +13,7 @@ mod ingress;
 mod limits;
 mod object;
 mod paths;
+mod policies;
 mod tls;
 mod virtual_service;
 

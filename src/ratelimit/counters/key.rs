@@ -119,10 +119,9 @@ mod tests {
     #[test]
     fn different_counters_have_different_keys() {
         let secret = Secret::random();
-        let limit = |id: &str, requests| Limit {
-            id: id.into(),
-            key: crate::model::limit::Key::ClientAddress,
-            algorithm: Algorithm::FixedWindow { requests, window_ms: 1 },
+        let limit = |id: &str, requests| {
+            let algorithm = Algorithm::FixedWindow { requests, window_ms: 1 };
+            Limit::new(id.into(), crate::model::limit::Key::ClientAddress, algorithm)
         };
         let mut keys = vec![
             secret.counter(&limit("l", 1), &[entry("a", "b_c")]),

@@ -9,7 +9,7 @@ use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
 
 fn limit(id: &str, algorithm: Algorithm) -> Limit {
-    Limit { id: id.into(), key: Key::ClientAddress, algorithm }
+    Limit::new(id.into(), Key::ClientAddress, algorithm)
 }
 
 fn window(id: &str, requests: u32) -> Limit {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use thin_vec::ThinVec;
 
 use super::draft::Draft;
-use super::{Group, limits};
+use super::{Group, policies};
 use crate::crd::virtual_service::{HttpRoute, VirtualService};
 use crate::features::effects::{Answer, Effects, Listeners};
 use crate::features::{
@@ -40,7 +40,10 @@ pub(crate) fn routes(draft: &mut Draft<'_>, key: &ObjectKey, service: &VirtualSe
     check(draft, key, service);
     let mut group = Group::default();
     let mut shared = Effects::default();
-    limits::of_policies(draft, key, &mut shared);
+    let hosts: Vec<_> = service.spec.hosts.iter().map(String::as_str).collect();
+    let names: Vec<_> = service.spec.http.iter().filter_map(|rule| rule.name.as_deref()).collect();
+    policies::check(draft, key, &hosts, &names);
+    policies::apply(draft, key, None, &mut shared);
     let mut builder = Builder { key, service, shared, group: &mut group, open: Some(Listeners::All) };
     for (index, rule) in service.spec.http.iter().enumerate() {
         builder.rule(draft, &format!("spec.http[{index}]"), rule);
@@ -145,9 +148,18 @@ impl Builder<'_> {
         }
     }
 
+    /// What policies do to a rule.
+    fn shared(&self, draft: &mut Draft<'_>, rule: &HttpRoute) -> Effects {
+        let mut effects = self.shared.clone();
+        if let Some(name) = &rule.name {
+            policies::apply(draft, self.key, Some(name), &mut effects);
+        }
+        effects
+    }
+
     /// What a rule does. None, with a finding, if it is left out.
     fn outcome(&self, draft: &mut Draft<'_>, path: &str, rule: &HttpRoute) -> Option<Outcome> {
-        let mut effects = self.shared.clone();
+        let mut effects = self.shared(draft, rule);
         let mut field = Field::new(self.key, path, &mut draft.findings);
         check_kind(rule, &mut field)?;
         let answers = if let Some(redirect) = &rule.redirect {
@@ -169,7 +181,7 @@ impl Builder<'_> {
     }
 
     fn forward(&self, draft: &mut Draft<'_>, path: &str, rule: &HttpRoute) -> Outcome {
-        let mut effects = self.shared.clone();
+        let mut effects = self.shared(draft, rule);
         let mut field = Field::new(self.key, path, &mut draft.findings);
         for read in [
             timeouts::from_rule,

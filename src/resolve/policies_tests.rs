@@ -1,0 +1,241 @@
+//! What becomes of the limits of a policy.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::crd::virtual_service::VirtualService;
+use crate::resolve;
+use crate::settings::Settings;
+use crate::store::{Object, Store, Stored, View};
+use crate::values::{Age, HostName};
+
+/// A host whose one policy has these limits.
+fn host(limits: &[Value]) -> resolve::Resolved {
+    host_with(json!({"targetRef": {"kind": "VirtualService", "name": "api"}, "limits": limits}))
+}
+
+/// A host whose one policy says this.
+fn host_with(spec: Value) -> resolve::Resolved {
+    let service: VirtualService = serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": "api"},
+        "spec": {"hosts": ["x.io"], "gateways": ["gw"], "http": [
+            {"name": "one", "match": [{"uri": {"prefix": "/one"}}], "directResponse": {"status": 200}},
+            {"name": "all", "directResponse": {"status": 200}},
+        ]},
+    }))
+    .unwrap();
+    let policy = serde_json::from_value(json!({
+        "apiVersion": "chancery.dev/v1alpha1",
+        "kind": "RateLimitPolicy",
+        "metadata": {"namespace": "shop", "name": "quota"},
+        "spec": spec,
+    }))
+    .unwrap();
+    let mut store = Store::new("cluster.local");
+    for object in [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)] {
+        store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
+    }
+    let host = HostName::parse("x.io").unwrap();
+    resolve::host(&View::new(&store), &Settings::default(), &host)
+}
+
+/// The ids of the limits that a policy with these makes, and what was found.
+fn ids(limits: &[Value]) -> (Vec<String>, Vec<String>) {
+    let resolved = host(limits);
+    let limits = resolved.host.unwrap().limits;
+    let found = resolved.findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
+    (
+        limits.iter().map(|limit| limit.id.to_string()).collect(),
+        found.map(|finding| finding.field.clone()).collect(),
+    )
+}
+
+#[test]
+fn ids_do_not_depend_on_places() {
+    let by_header = json!({"key": {"header": "X-Api-Key"}, "requests": 5, "window": "1m"});
+    let by_day = json!({"key": {"header": "x-api-key"}, "requests": 1000, "window": "24h"});
+    let by_address = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "60s"});
+    let broken = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "soon"});
+    let (before, _) = ids(&[by_header.clone(), by_day.clone()]);
+    assert_eq!(
+        before,
+        [
+            "RateLimitPolicy/shop/quota/header/x-api-key/60s",
+            "RateLimitPolicy/shop/quota/header/x-api-key/86400s"
+        ]
+    );
+    let (after, found) = ids(&[by_address, broken, by_day, by_header]);
+    assert_eq!(after, ["RateLimitPolicy/shop/quota/clientAddress/60s", &before[1], &before[0]]);
+    assert_eq!(found, ["spec.limits[1].window"]);
+}
+
+#[test]
+fn what_cannot_be_read_lets_nothing_through() {
+    let by_address = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "60s"});
+    for (broken, field) in [
+        (json!({"key": {"clientAddress": {}}, "requests": 9, "window": "1O"}), "spec.limits[1].window"),
+        (json!({"key": {"header": "a b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        (json!({"key": {"header": "a%b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.header"),
+        (json!({"key": {"heder": "a"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        (json!({"key": {}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+    ] {
+        let limits = [by_address.clone(), broken];
+        assert_eq!(ids(&limits).1, [field]);
+        let guards = &host(&limits).host.unwrap().routes[0].effects.guards;
+        assert!(matches!(&guards[..], [Guard { phase: Phase::Unavailable, .. }]), "{guards:?}");
+    }
+}
+
+#[test]
+fn a_header_is_asked_for_once() {
+    let by_header = |window| json!({"key": {"header": "x-api-key"}, "requests": 5, "window": window});
+    let host = host(&[by_header("1s"), by_header("1m")]).host.unwrap();
+    let effects = &host.routes[0].effects;
+    assert_eq!((effects.rate_limits.len(), effects.guards.len()), (2, 2));
+}
+
+#[test]
+fn equal_ones_are_two_all_the_same() {
+    let limit = |requests| json!({"key": {"clientAddress": true}, "requests": requests, "window": "1s"});
+    let (ids, _) = ids(&[limit(1), limit(2)]);
+    assert_eq!(
+        ids,
+        ["RateLimitPolicy/shop/quota/clientAddress/1s", "RateLimitPolicy/shop/quota/clientAddress/1s/2"]
+    );
+}
+
+/// The fields that something was found in.
+fn found(resolved: &resolve::Resolved) -> Vec<&str> {
+    let found = resolved.findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
+    found.map(|finding| finding.field.as_str()).collect()
+}
+
+const TARGET: &str = r#"{"kind": "VirtualService", "name": "api"}"#;
+
+fn policy(target: Value, limits: Value, more: Value) -> resolve::Resolved {
+    let mut spec = json!({"targetRef": serde_json::from_str::<Value>(TARGET).unwrap(), "limits": limits});
+    spec["targetRef"].as_object_mut().unwrap().extend(target.as_object().unwrap().clone());
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    host_with(spec)
+}
+
+#[test]
+fn every_part_of_a_key_is_asked_for() {
+    for (key, text, guards) in [
+        (json!({"cookie": "session"}), "cookie/session", 1),
+        (json!({"query": "model"}), "query/model", 1),
+        (json!({"path": true}), "path", 0),
+        (json!({"method": {}}), "method", 0),
+        (json!({"generic": "all"}), "generic/all", 0),
+    ] {
+        let resolved = host(&[json!({"key": key, "requests": 1, "window": "1s"})]);
+        let host = resolved.host.unwrap();
+        assert_eq!(&*host.limits[0].id, format!("RateLimitPolicy/shop/quota/{text}/1s"));
+        assert_eq!(host.routes[0].effects.guards.len(), guards, "{key}");
+    }
+    let limit = json!({"key": {"header": "x-api-key"}, "and": [{"path": true}, {"cookie": "c"}], "requests": 1, "window": "1s"});
+    let host = host(&[limit]).host.unwrap();
+    assert_eq!(&*host.limits[0].id, "RateLimitPolicy/shop/quota/header/x-api-key+path+cookie/c/1s");
+    assert_eq!(host.limits[0].key.parts().len(), 3);
+    assert_eq!(host.routes[0].effects.guards.len(), 3);
+}
+
+#[test]
+fn every_window_is_a_limit_and_every_plan_has_all() {
+    let resolved = host(&[json!({
+        "key": {"header": "x-api-key"}, "requests": 5, "window": "1m", "windows": [{"requests": 100, "window": "1d"}],
+        "plans": [
+            {"name": "pro", "prefix": "pro_", "requests": 50, "window": "1m"},
+            {"name": "gold", "regex": "g.*", "requests": 7, "window": "1s", "windows": [{"requests": 8, "window": "2s"}, {"requests": 9, "window": "3s"}]},
+        ],
+    })]);
+    let host = resolved.host.unwrap();
+    let limits: Vec<_> = host
+        .limits
+        .iter()
+        .map(|limit| {
+            let plans: Vec<_> = limit.plans.iter().map(|plan| plan.algorithm.quota()).collect();
+            (limit.id.rsplit_once("x-api-key/").unwrap().1.to_owned(), limit.algorithm.quota(), plans)
+        })
+        .collect();
+    assert_eq!(
+        limits,
+        [
+            ("60s".to_owned(), (5, 60_000), vec![(50, 60_000), (7, 1_000)]),
+            ("86400s".to_owned(), (100, 86_400_000), vec![(50, 60_000), (8, 2_000)]),
+            ("86400s/2".to_owned(), (100, 86_400_000), vec![(50, 60_000), (9, 3_000)]),
+        ]
+    );
+}
+
+#[test]
+fn plans_that_cannot_be_read_let_nothing_through() {
+    for (plan, field) in [
+        (json!({"name": "p", "requests": 1, "window": "1s"}), "spec.limits[0].plans[0]"),
+        (json!({"name": "p", "prefix": "", "requests": 1, "window": "1s"}), "spec.limits[0].plans[0]"),
+        (
+            json!({"name": "p", "prefix": "a", "regex": "a", "requests": 1, "window": "1s"}),
+            "spec.limits[0].plans[0]",
+        ),
+        (json!({"name": "p", "regex": "(", "requests": 1, "window": "1s"}), "spec.limits[0].plans[0].regex"),
+        (json!({"name": "p", "prefix": "a", "requests": 1, "window": "1"}), "spec.limits[0].plans[0].window"),
+    ] {
+        let resolved =
+            host(&[json!({"key": {"header": "a"}, "requests": 1, "window": "1s", "plans": [plan]})]);
+        assert_eq!(found(&resolved), [field]);
+        let guards = &resolved.host.as_ref().unwrap().routes[0].effects.guards;
+        assert!(matches!(&guards[..], [Guard { phase: Phase::Unavailable, .. }]), "{guards:?}");
+    }
+}
+
+#[test]
+fn in_shadow_nothing_is_refused() {
+    let limit = json!({"key": {"header": "a"}, "requests": 1, "window": "1s"});
+    let broken = json!({"key": {"header": "a"}, "requests": 1, "window": "soon"});
+    let resolved =
+        policy(json!({}), json!([limit, broken]), json!({"shadow": true, "failureMode": "closed"}));
+    let host = resolved.host.unwrap();
+    assert!(host.limits[0].shadow);
+    let effects = &host.routes[0].effects;
+    assert_eq!((effects.guards.len(), effects.rate_limits.len()), (0, 1));
+    assert!(!effects.rate_limits[0].refusal.fail_closed);
+    let mut single = limit.clone();
+    single["shadow"] = true.into();
+    let host = policy(json!({}), json!([limit, single]), json!({})).host.unwrap();
+    assert_eq!(host.limits.iter().map(|limit| limit.shadow).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn answers() {
+    let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
+    let answer = |more: Value| {
+        let resolved = policy(json!({}), limits.clone(), more);
+        let refusal = resolved.host.as_ref().unwrap().routes[0].effects.rate_limits[0].refusal.clone();
+        (refusal.status, refusal.headers, refusal.fail_closed, found(&resolved).join(" "))
+    };
+    assert_eq!(answer(json!({})), (429, vec![], false, String::new()));
+    assert_eq!(answer(json!({"failureMode": "open"})), (429, vec![], false, String::new()));
+    assert_eq!(answer(json!({"failureMode": "ajar"})), (429, vec![], true, "spec.failureMode".to_owned()));
+    let headers = vec![("x-why".to_owned(), "100%".to_owned())];
+    let given = json!({"answer": {"status": 403, "headers": {"X-Why": "100%"}}, "failureMode": "closed"});
+    assert_eq!(answer(given), (403, headers, true, String::new()));
+    let broken = json!({"answer": {"status": 499, "headers": {"a b": "c"}}});
+    let fields = "spec.answer.status spec.answer.headers.a b".to_owned();
+    assert_eq!(answer(broken), (429, vec![], false, fields));
+}
+
+#[test]
+fn a_policy_may_mean_one_host_or_one_route() {
+    let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
+    let counted = |target: Value| {
+        let resolved = policy(target, limits.clone(), json!({}));
+        let routes = &resolved.host.as_ref().unwrap().routes;
+        let counted: Vec<_> = routes.iter().map(|route| route.effects.rate_limits.len()).collect();
+        (counted, found(&resolved).join(" "))
+    };
+    assert_eq!(counted(json!({})), (vec![1, 1], String::new()));
+    assert_eq!(counted(json!({"host": "x.io"})), (vec![1, 1], String::new()));
+    assert_eq!(counted(json!({"host": "y.io"})), (vec![0, 0], "spec.targetRef.host".to_owned()));
+    assert_eq!(counted(json!({"route": "one"})), (vec![1, 0], String::new()));
+    assert_eq!(counted(json!({"route": "two"})), (vec![0, 0], "spec.targetRef.route".to_owned()));
+}
