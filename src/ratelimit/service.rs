@@ -18,7 +18,7 @@ use envoy_types::pb::google::protobuf::Duration;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::counters::{Ask, Counters, Hits, Outcome};
+use super::counters::{Ask, Counters, Hits, Outcome, Role, admitted};
 use super::decisions::Decisions;
 use crate::model::limit::{Algorithm, DOMAIN, LIMIT_ENTRY, Limit, LimitSet};
 
@@ -67,7 +67,7 @@ impl<C: Counters> RateLimit<C> {
                 Status::unavailable(error.to_string())
             })?
         };
-        let allowed = outcomes.iter().all(|outcome| outcome.allowed);
+        let allowed = admitted(asks.iter().zip(&outcomes).map(|(ask, outcome)| (ask.role, outcome.allowed)));
         self.tally(limits, &asks, &outcomes, allowed);
         let mut answers = asks.iter().zip(&outcomes);
         let statuses = named.iter().map(|ask| match ask.as_ref().and_then(|_| answers.next()) {
@@ -111,7 +111,7 @@ fn ask<'a>(
         None => u64::from(request.hits_addend.max(1)),
     };
     let hits = if descriptor.is_negative_hits { Hits::Return(hits) } else { Hits::Take(hits) };
-    Some(Ask { limit, key, hits })
+    Some(Ask { limit, key, hits, role: Role::Binding })
 }
 
 fn code(allowed: bool) -> Code {

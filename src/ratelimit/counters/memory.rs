@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::key::{AsIs, CounterKey, Secret};
-use super::{Ask, Counters, Hits, Outcome, Unavailable};
+use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
 use crate::ratelimit::algorithms::{State, Verdict, count};
 
 /// Counters that a table holds unless told otherwise. It fills the maps of all shards to the brim (7 of 8 places in
@@ -158,7 +158,8 @@ impl Memory {
                 verdict: count(&ask.limit.algorithm, before, ask.hits, now),
             });
         }
-        if charges.iter().any(|charge| !charge.verdict.allowed) {
+        let answers = asks.iter().zip(&charges).map(|(ask, charge)| (ask.role, charge.verdict.allowed));
+        if !admitted(answers) {
             revoke(asks, &mut charges, now);
         }
         for charge in charges.iter().filter(|charge| charge.verdict.state != charge.before) {
@@ -246,7 +247,8 @@ fn state_at(charges: &[Charge], place: Place) -> Option<State> {
     charges.iter().rev().find(|charge| charge.place == place).map(|charge| charge.verdict.state)
 }
 
-/// Takes back what was allowed, since some other ask was refused. What was given back stays given.
+/// Takes back what was taken, since the request does not go through. What was given back stays given, and what was to
+/// be charged regardless stays charged.
 fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: u64) {
     for (at, ask) in asks.iter().enumerate() {
         let (earlier, rest) = charges.split_at_mut(at);
@@ -258,7 +260,7 @@ fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: u64) {
                 let uncharged = count(&ask.limit.algorithm, charge.before, Hits::Take(0), now);
                 Verdict { allowed: true, ..uncharged }
             }
-            Hits::Return(_) => count(&ask.limit.algorithm, charge.before, ask.hits, now),
+            Hits::Charge(_) | Hits::Return(_) => count(&ask.limit.algorithm, charge.before, ask.hits, now),
         };
     }
 }
