@@ -71,7 +71,8 @@ pub struct TargetRef {
 pub struct PolicyLimit {
     /// What requests are told apart by.
     pub key: PolicyKey,
-    /// Requests that a key may make in a window. The window begins with the key's first request.
+    /// Requests that a key may make in a window. A window of a minute or more slides: any that long counts. A shorter one
+    /// begins with the key's first request.
     pub requests: u32,
     /// The length of the window: a whole number and `s`, `m`, `h` or `d`, such as `90s` or `1h`.
     #[schemars(regex(pattern = r"^[1-9][0-9]*(s|m|h|d)$"))]

@@ -38,7 +38,7 @@ pub const KEY_ENTRY: &str = "key";
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
     /// Unique and stable, such as `Ingress/NAMESPACE/NAME/limit-rps`. Counters outlive every change but one of
-    /// their limit's id or algorithm.
+    /// their limit's id or algorithm; a gauge's outlive a change of its height.
     pub id: Arc<str>,
     /// What a counter is kept for.
     pub key: Key,
@@ -76,6 +76,22 @@ pub enum Algorithm {
         /// The length of the window.
         window_ms: u64,
     },
+    /// `requests` hits in any `window_ms`, whenever it begins, told from counts of its eighths.
+    SlidingWindow {
+        /// Hits a window.
+        requests: u32,
+        /// The length of the window.
+        window_ms: u64,
+    },
+    /// `limit` requests under way at once. Envoy charges a hit when a request comes and gives it back at its end
+    /// (`apply_on_stream_done` and `is_negative_hits`), which it does for every request that it charged, whoever
+    /// refused it: so it is charged for refused ones too. One that is never given back counts for `lease_ms`.
+    Concurrency {
+        /// Requests at once.
+        limit: u32,
+        /// The time after which a request is taken to have ended; longer than requests last.
+        lease_ms: u64,
+    },
 }
 
 impl Algorithm {
@@ -97,12 +113,27 @@ impl Algorithm {
         }
     }
 
-    /// The hits and the milliseconds of "N in T", for people and response headers.
+    /// What "N in T" means where nothing else is said: from a minute on a window that slides, so that its edges cannot be
+    /// made use of; a shorter one begins with a key's first hit.
+    #[must_use]
+    pub fn window(requests: u32, window_ms: u64) -> Self {
+        const MINUTE_MS: u64 = 60_000;
+        if window_ms < MINUTE_MS {
+            Self::FixedWindow { requests, window_ms }
+        } else {
+            Self::SlidingWindow { requests, window_ms }
+        }
+    }
+
+    /// The hits and the milliseconds of "N in T", for people and response headers. 0 milliseconds mean "at once".
     #[must_use]
     pub fn quota(&self) -> (u32, u64) {
         match *self {
             Self::Gcra { requests, period_ms, .. } => (requests, period_ms),
-            Self::FixedWindow { requests, window_ms } => (requests, window_ms),
+            Self::FixedWindow { requests, window_ms } | Self::SlidingWindow { requests, window_ms } => {
+                (requests, window_ms)
+            }
+            Self::Concurrency { limit, .. } => (limit, 0),
         }
     }
 }
@@ -197,13 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn windows_slide_from_a_minute_on() {
+        for (window_ms, slides) in [(1_000, false), (59_000, false), (60_000, true), (86_400_000, true)] {
+            let window = Algorithm::window(5, window_ms);
+            assert_eq!(matches!(window, Algorithm::SlidingWindow { .. }), slides, "{window_ms}");
+            assert_eq!(window.quota(), (5, window_ms));
+        }
+    }
+
+    #[test]
     fn a_set_is_a_list_in_json() {
         let json = serde_json::json!([
             {"id": "a", "key": "clientAddress", "algorithm": {"gcra": {"requests": 1, "periodMs": 1000, "burst": 5}}},
             {"id": "b", "key": {"header": "x-api-key"}, "algorithm": {"fixedWindow": {"requests": 5, "windowMs": 60000}}},
+            {"id": "c", "key": "clientAddress", "algorithm": {"slidingWindow": {"requests": 5, "windowMs": 60000}}},
+            {"id": "d", "key": "clientAddress", "algorithm": {"concurrency": {"limit": 4, "leaseMs": 60000}}},
         ]);
         let set: LimitSet = serde_json::from_value(json.clone()).unwrap();
-        assert_eq!(set.len(), 2);
+        assert_eq!(set.len(), 4);
         assert_eq!(set.get("b").unwrap().key, Key::Header("x-api-key".into()));
         assert_eq!(serde_json::to_value(&set).unwrap(), json);
     }

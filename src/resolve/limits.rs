@@ -129,7 +129,7 @@ fn of_policy(
         }
     };
     let id = ids.next(&origin.object, &key, window_ms);
-    let algorithm = Algorithm::FixedWindow { requests: limit.requests, window_ms };
+    let algorithm = Algorithm::window(limit.requests, window_ms);
     draft.limit(Limit { id: id.clone(), key, algorithm });
     effects.rate_limits.push(RouteLimit {
         id,

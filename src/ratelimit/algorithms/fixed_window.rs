@@ -21,7 +21,7 @@ impl FixedWindow {
     pub fn count(&self, state: State, hits: Hits, now: u64) -> Verdict {
         let limit = u64::from(self.requests);
         let fresh = state.used == 0 || now >= state.at.saturating_add(self.window_ms);
-        let window = if fresh { State { at: now, used: 0 } } else { state };
+        let window = if fresh { State { at: now, ..State::default() } } else { state };
         let (allowed, used) = match hits {
             Hits::Return(n) => (true, window.used.saturating_sub(n)),
             Hits::Charge(n) => {
@@ -35,7 +35,7 @@ impl FixedWindow {
         };
         let changed = used != window.used;
         let ends_at = window.at.saturating_add(self.window_ms);
-        let after = if changed { State { at: window.at, used } } else { state };
+        let after = if changed { State { used, ..window } } else { state };
         Verdict {
             allowed,
             state: after,
@@ -92,7 +92,7 @@ mod tests {
         #[test]
         fn nothing_panics(requests: u32, window_ms: u64, at: u64, used: u64, n: u64, kind in 0usize..3, now: u64) {
             let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
-            let _ = FixedWindow { requests, window_ms }.count(State { at, used }, hits, now);
+            let _ = FixedWindow { requests, window_ms }.count(State { at, used, ..State::default() }, hits, now);
         }
     }
 

@@ -27,7 +27,7 @@ impl Gcra {
     pub fn count(&self, state: State, hits: Hits, now: u64) -> Verdict {
         let capacity = (u64::from(self.burst) + 1) * DROPS;
         let level = state.used.saturating_sub(self.drained(now.saturating_sub(state.at)));
-        let moved = |used| State { at: now.max(state.at), used };
+        let moved = |used| State { at: now.max(state.at), used, ..state };
         let (allowed, state, level, wanted) = match hits {
             Hits::Return(n) => {
                 let level = level.saturating_sub(n.saturating_mul(DROPS));
@@ -180,7 +180,7 @@ mod tests {
         #[test]
         fn nothing_panics(requests: u32, period_ms: u64, burst: u32, at: u64, used: u64, n: u64, kind in 0usize..3, now: u64) {
             let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
-            let _ = Gcra { requests, period_ms, burst }.count(State { at, used }, hits, now);
+            let _ = Gcra { requests, period_ms, burst }.count(State { at, used, ..State::default() }, hits, now);
         }
     }
 

@@ -3,8 +3,11 @@
 //! Times are milliseconds on one clock that only goes forward; the state of a key that was never seen, and of one
 //! that has been idle for long enough, is [`State::default`].
 
+pub mod concurrency;
 pub mod fixed_window;
 pub mod gcra;
+mod parts;
+pub mod sliding_window;
 
 use crate::model::limit::Algorithm;
 
@@ -13,8 +16,10 @@ use crate::model::limit::Algorithm;
 pub struct State {
     /// The time that `used` is counted from.
     pub at: u64,
-    /// What is used up; 0 means nothing is remembered.
+    /// What is used up; without `earlier`, 0 means that nothing is remembered.
     pub used: u64,
+    /// What was used up before, for the algorithms that [`has_parts`] names; the others leave it alone.
+    pub earlier: [u32; 8],
 }
 
 /// What a request wants of a counter.
@@ -28,7 +33,7 @@ pub enum Hits {
     Return(u64),
 }
 
-/// What an algorithm says. A refusal leaves the state as it was, unless it was to be charged.
+/// What an algorithm says. A refusal leaves the state as it was, but for [`Hits::Charge`] and [`charges_refusals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the hits are allowed.
@@ -38,7 +43,7 @@ pub struct Verdict {
     /// Hits that would still be allowed at once.
     pub remaining: u64,
     /// After a refusal, milliseconds until these hits are allowed, or, where they never are, until nothing is
-    /// used; else milliseconds until nothing is used.
+    /// used; else milliseconds until nothing is used. 0 where that is for others to say.
     pub reset_ms: u64,
     /// From this time on the state equals the default one.
     pub idle_at: u64,
@@ -54,5 +59,24 @@ pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: u64) -> Verdi
         Algorithm::FixedWindow { requests, window_ms } => {
             fixed_window::FixedWindow { requests, window_ms }.count(state, hits, now)
         }
+        Algorithm::SlidingWindow { requests, window_ms } => {
+            sliding_window::SlidingWindow { requests, window_ms }.count(state, hits, now)
+        }
+        Algorithm::Concurrency { limit, lease_ms } => {
+            concurrency::Concurrency { limit, lease_ms }.count(state, hits, now)
+        }
     }
+}
+
+/// Whether a hit is charged even when it, or its request, is refused: Envoy gives back those of refused requests too.
+#[must_use]
+pub fn charges_refusals(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Concurrency { .. })
+}
+
+/// Whether states have more than [`State::at`] and [`State::used`]. If so, neither `used` nor a count is more than a
+/// `u32`.
+#[must_use]
+pub fn has_parts(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::SlidingWindow { .. } | Algorithm::Concurrency { .. })
 }

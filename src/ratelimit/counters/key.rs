@@ -62,6 +62,16 @@ impl Secret {
                 bytes.extend(requests.to_le_bytes());
                 bytes.extend(window_ms.to_le_bytes());
             }
+            Algorithm::SlidingWindow { requests, window_ms } => {
+                bytes.push(3);
+                bytes.extend(requests.to_le_bytes());
+                bytes.extend(window_ms.to_le_bytes());
+            }
+            // What is under way is the same whatever the limit is, and will be given back.
+            Algorithm::Concurrency { limit: _, lease_ms } => {
+                bytes.push(2);
+                bytes.extend(lease_ms.to_le_bytes());
+            }
         }
         push(&mut bytes, &limit.id);
         for entry in key {

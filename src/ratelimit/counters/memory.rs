@@ -9,52 +9,21 @@
 //! limit's one overflow counter, and a key that gets a counter while that one is in use begins with what it has used.
 //! So a flood of keys may be refused too much but is never allowed more.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::key::{AsIs, CounterKey, Secret};
+use super::cells::Cells;
+use super::key::{CounterKey, Secret};
 use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
-use crate::ratelimit::algorithms::{State, Verdict, count};
+use crate::ratelimit::algorithms::{State, Verdict, charges_refusals, count, has_parts};
 
 /// Counters that a table holds unless told otherwise. It fills the maps of all shards to the brim (7 of 8 places in
-/// 16,384), which takes 43 MB.
+/// 16,384), which takes 43 MB of the small ones and 68 MB of those with parts.
 pub const DEFAULT_CAPACITY: usize = SHARDS * 14_336;
-
-/// A shard looks for idle counters no more often than this, in milliseconds, so that a flood cannot make every hit
-/// search the table.
-const SWEEP_EVERY_MS: u64 = 250;
 
 /// The most shards: enough that a search of one holds up few others, and not for long.
 const SHARDS: usize = 64;
-
-#[derive(Clone, Copy)]
-struct Cell {
-    state: State,
-    idle_at: u64,
-}
-
-/// Counters, and when the idle ones were last dropped.
-#[derive(Default)]
-struct Cells {
-    map: HashMap<CounterKey, Cell, BuildHasherDefault<AsIs>>,
-    swept_at: u64,
-}
-
-impl Cells {
-    /// Drops the counters that equal none, unless that was done a moment ago. Returns how many went.
-    fn sweep(&mut self, now: u64) -> usize {
-        if now < self.swept_at.saturating_add(SWEEP_EVERY_MS) {
-            return 0;
-        }
-        self.swept_at = now;
-        let before = self.map.len();
-        self.map.retain(|_, cell| cell.idle_at > now);
-        before - self.map.len()
-    }
-}
 
 /// The table. Its clock starts with it and only goes forward.
 pub struct Memory {
@@ -137,7 +106,7 @@ impl Memory {
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
-            counters: self.shards.iter().map(|shard| lock(shard).map.len()).sum(),
+            counters: self.shards.iter().map(|shard| lock(shard).len()).sum(),
             capacity: self.shard_capacity * self.shards.len(),
             evicted: self.evicted.load(Ordering::Relaxed),
             overflowed: self.overflowed.load(Ordering::Relaxed),
@@ -162,8 +131,10 @@ impl Memory {
         if !admitted(answers) {
             revoke(asks, &mut charges, now);
         }
-        for charge in charges.iter().filter(|charge| charge.verdict.state != charge.before) {
-            self.store(&mut held, charge);
+        for (ask, charge) in asks.iter().zip(&charges) {
+            if charge.verdict.state != charge.before {
+                self.store(&mut held, ask, charge);
+            }
         }
         charges.iter().map(|Charge { verdict, .. }| outcome(verdict)).collect()
     }
@@ -196,47 +167,53 @@ impl Memory {
         if let Some(state) = state_at(earlier, own) {
             return (own, state);
         }
+        let has_parts = has_parts(&ask.limit.algorithm);
         let shard = held.shard(self.shard_of(key));
-        if let Some(cell) = shard.map.get(&key) {
-            return (own, cell.state);
+        if let Some(state) = shard.get(key, has_parts) {
+            return (own, state);
         }
-        let room = self.has_room(shard, now);
+        let room = self.has_room(shard, has_parts, now);
         if room && self.overflowing.load(Ordering::Acquire) == 0 {
             return (own, State::default());
         }
-        let shared = self.secret.overflow(ask.limit);
-        let place = if room { own } else { Place::Overflow(shared) };
         if !room {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(state) = state_at(earlier, place) {
-            return (place, state);
+        let key = self.secret.overflow(ask.limit);
+        let shared = Place::Overflow(key);
+        let used = state_at(earlier, shared).or_else(|| self.overflow(held, now).get(key, has_parts));
+        match (used, ask.hits) {
+            // What a key without a counter gives back was taken here.
+            (Some(state), Hits::Return(_)) => (shared, state),
+            (used, _) => (if room { own } else { shared }, used.unwrap_or_default()),
         }
+    }
+
+    fn overflow<'a, 'h>(&'a self, held: &'h mut Held<'a>, now: u64) -> &'h mut Cells {
         let overflow = held.overflow.get_or_insert_with(|| lock(&self.overflow));
         overflow.sweep(now);
-        self.overflowing.store(overflow.map.len(), Ordering::Release);
-        (place, overflow.map.get(&shared).map_or_else(State::default, |cell| cell.state))
+        self.overflowing.store(overflow.len(), Ordering::Release);
+        overflow
     }
 
     /// Whether one more counter fits. Where the map would grow for it, the idle ones go first.
-    fn has_room(&self, shard: &mut Cells, now: u64) -> bool {
-        if shard.map.len() >= self.shard_capacity || shard.map.len() == shard.map.capacity() {
+    fn has_room(&self, shard: &mut Cells, has_parts: bool, now: u64) -> bool {
+        if shard.len() >= self.shard_capacity || shard.is_brimful(has_parts) {
             let evicted = shard.sweep(now);
             self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         }
-        shard.map.len() < self.shard_capacity
+        shard.len() < self.shard_capacity
     }
 
-    fn store<'a>(&'a self, held: &mut Held<'a>, charge: &Charge) {
-        let cell = Cell { state: charge.verdict.state, idle_at: charge.verdict.idle_at };
+    fn store<'a>(&'a self, held: &mut Held<'a>, ask: &Ask<'_>, charge: &Charge) {
+        let has_parts = has_parts(&ask.limit.algorithm);
+        let Verdict { state, idle_at, .. } = charge.verdict;
         match charge.place {
-            Place::Own(key) => {
-                held.shard(self.shard_of(key)).map.insert(key, cell);
-            }
+            Place::Own(key) => held.shard(self.shard_of(key)).insert(key, has_parts, state, idle_at),
             Place::Overflow(key) => {
                 let overflow = held.overflow.get_or_insert_with(|| lock(&self.overflow));
-                overflow.map.insert(key, cell);
-                self.overflowing.store(overflow.map.len(), Ordering::Release);
+                overflow.insert(key, has_parts, state, idle_at);
+                self.overflowing.store(overflow.len(), Ordering::Release);
             }
         }
     }
@@ -247,20 +224,22 @@ fn state_at(charges: &[Charge], place: Place) -> Option<State> {
     charges.iter().rev().find(|charge| charge.place == place).map(|charge| charge.verdict.state)
 }
 
-/// Takes back what was taken, since the request does not go through. What was given back stays given, and what was to
-/// be charged regardless stays charged.
+/// Takes back what was taken, since the request does not go through. What was given back stays given, and what is to be
+/// charged in any case stays charged.
 fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: u64) {
     for (at, ask) in asks.iter().enumerate() {
         let (earlier, rest) = charges.split_at_mut(at);
         let charge = &mut rest[0];
         charge.before = state_at(earlier, charge.place).unwrap_or(charge.before);
+        let algorithm = &ask.limit.algorithm;
         charge.verdict = match ask.hits {
+            Hits::Take(_) if charges_refusals(algorithm) => count(algorithm, charge.before, ask.hits, now),
             Hits::Take(_) if !charge.verdict.allowed => Verdict { state: charge.before, ..charge.verdict },
             Hits::Take(_) => {
-                let uncharged = count(&ask.limit.algorithm, charge.before, Hits::Take(0), now);
+                let uncharged = count(algorithm, charge.before, Hits::Take(0), now);
                 Verdict { allowed: true, ..uncharged }
             }
-            Hits::Charge(_) | Hits::Return(_) => count(&ask.limit.algorithm, charge.before, ask.hits, now),
+            Hits::Charge(_) | Hits::Return(_) => count(algorithm, charge.before, ask.hits, now),
         };
     }
 }

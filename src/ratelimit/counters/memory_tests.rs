@@ -17,6 +17,10 @@ fn window(id: &str, requests: u32) -> Limit {
     limit(id, Algorithm::FixedWindow { requests, window_ms: 1_000 })
 }
 
+fn gauge(limit: u32) -> Limit {
+    self::limit("gauge", Algorithm::Concurrency { limit, lease_ms: 10_000 })
+}
+
 fn key(value: &str) -> [Entry; 1] {
     [Entry { key: "key".into(), value: value.into() }]
 }
@@ -95,6 +99,48 @@ fn what_is_given_back_in_a_refused_request_stays_given() {
     ];
     assert!(!table.decide_at(&asks, 5)[1].allowed);
     assert_eq!(take(&table, &[(&two, "k", 1)], 5), [true]);
+}
+
+/// As Envoy gives back what any request was charged, whichever limit refused it.
+#[test]
+fn a_gauge_is_charged_whoever_refuses() {
+    let table = Memory::default();
+    let (gauge, none) = (gauge(2), window("none", 0));
+    let key = key("k");
+    let left = |hits| {
+        table.decide_at(&[Ask { limit: &gauge, key: &key, hits, role: Role::Binding }], 5)[0].remaining
+    };
+    assert_eq!(take(&table, &[(&gauge, "k", 1), (&none, "k", 1)], 5), [true, false]);
+    assert_eq!(left(Hits::Take(0)), 1);
+    assert_eq!(take(&table, &[(&none, "k", 1), (&gauge, "k", 2)], 5), [false, false]);
+    assert_eq!(left(Hits::Take(0)), 0);
+    assert_eq!(left(Hits::Return(2)), 1);
+    assert_eq!(left(Hits::Return(1)), 2);
+}
+
+#[test]
+fn a_gauge_whose_limit_changes_knows_what_is_under_way() {
+    let table = Memory::default();
+    assert_eq!(take(&table, &[(&gauge(2), "k", 2)], 5), [true]);
+    assert_eq!(take(&table, &[(&gauge(3), "k", 1)], 5), [true]);
+    assert_eq!(take(&table, &[(&gauge(3), "k", 1)], 5), [false]);
+}
+
+/// Keys without a counter share one, and give back to it what they took of it.
+#[test]
+fn what_the_overflow_gauge_was_charged_comes_back_to_it() {
+    let table = Memory::new(1);
+    let short = limit("short", Algorithm::FixedWindow { requests: 1, window_ms: 300 });
+    assert_eq!(take(&table, &[(&short, "fills the table", 1)], 1_000), [true]);
+    let gauge = gauge(2);
+    for (name, now) in [("a", 1_001), ("b", 1_002), ("c", 2_000)] {
+        let key = key(name);
+        let outcome =
+            |hits| table.decide_at(&[Ask { limit: &gauge, key: &key, hits, role: Role::Binding }], now)[0];
+        assert_eq!(outcome(Hits::Take(2)), Outcome { allowed: true, remaining: 0, reset_ms: 0 }, "{name}");
+        assert!(outcome(Hits::Return(2)).allowed);
+        assert_eq!(outcome(Hits::Take(0)).remaining, 2, "{name}");
+    }
 }
 
 #[test]
@@ -192,7 +238,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ask = (0usize..3, 0u8..4, 0u64..3, prop::bool::weighted(0.1));
+    let ask = (0usize..5, 0u8..4, 0u64..3, prop::bool::weighted(0.2));
     let step = (0u64..400, prop::collection::vec(ask, 1..4)).prop_map(|(gap, asks)| Step { gap, asks });
     prop::collection::vec(step, 1..80)
 }
@@ -208,6 +254,8 @@ proptest! {
             window("a", 3),
             limit("b", Algorithm::Gcra { requests: 2, period_ms: 1_000, burst: 1 }),
             limit("c", Algorithm::FixedWindow { requests: 2, window_ms: 5_000 }),
+            gauge(3),
+            limit("d", Algorithm::SlidingWindow { requests: 3, window_ms: 1_500 }),
         ];
         let table = Memory::default();
         let mut plain: HashMap<(usize, u8), State> = HashMap::new();
@@ -228,7 +276,7 @@ proptest! {
                     *state = verdict.state;
                     verdict.allowed
                 };
-                if back {
+                if back || charges_refusals(&limits[limit].algorithm) {
                     verdict(&mut returned);
                 }
                 verdict(&mut next)

@@ -1,6 +1,7 @@
 //! Where counters live. The service asks through [`Counters`]; a store that several replicas share implements the
 //! same trait.
 
+mod cells;
 mod key;
 pub mod memory;
 
@@ -51,11 +52,13 @@ pub fn admitted(answers: impl Iterator<Item = (Role, bool)> + Clone) -> bool {
 /// The answer to one [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether this limit allows the hits; they are charged only if the request goes through.
+    /// Whether this limit allows the hits; they are charged only if the request goes through. A gauge's hits are
+    /// charged in any case ([`charges_refusals`](crate::ratelimit::algorithms::charges_refusals)).
     pub allowed: bool,
     /// Hits that the limit would still allow at once.
     pub remaining: u64,
-    /// Milliseconds until the refused hits would be allowed; if allowed, until nothing is used.
+    /// Milliseconds until the refused hits would be allowed; if allowed, until nothing is used. 0 where that is for
+    /// others to say.
     pub reset_ms: u64,
 }
 
@@ -66,8 +69,8 @@ pub struct Unavailable(pub String);
 
 /// A store of counters.
 pub trait Counters: Send + Sync + 'static {
-    /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only what
-    /// is to be charged regardless always is, and returns are always made.
+    /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only gauges,
+    /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
 }
 
