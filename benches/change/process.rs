@@ -40,10 +40,12 @@ impl Process {
 
     /// User and system time of all its threads, those that ended too.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(self.file("stat"))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u32 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
-        Ok(TICK * ticks)
+        cpu_of(self.id())
+    }
+
+    /// By which the kernel knows it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in MiB, now and at most.
@@ -57,7 +59,7 @@ impl Process {
     }
 
     fn file(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.child.id())
+        format!("/proc/{}/{name}", self.id())
     }
 }
 
@@ -67,6 +69,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// User and system time of all threads of a process, those that ended too.
+pub(crate) fn cpu_of(id: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
 }
 
 /// A loopback address that nobody listens on.
