@@ -47,7 +47,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["descriptors", "model", "tls"]),
+    ("ratelimit", &["values", "descriptors", "model", "tls"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
@@ -62,6 +62,7 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
+    ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",

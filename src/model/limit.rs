@@ -26,6 +26,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::values::calendar::{CalendarUnit, TimeZone};
+
 /// The RLS domain of every descriptor that names one of our limits.
 pub const DOMAIN: &str = "chancery";
 /// The name of a descriptor's first entry; its value is the limit's id.
@@ -76,12 +78,29 @@ pub enum Algorithm {
         /// The length of the window.
         window_ms: u64,
     },
+    /// `requests` hits in each of the windows of `window_ms` that follow on one another since 1970, as
+    /// envoyproxy/ratelimit has them. All keys begin anew at the same moment, by the wall clock.
+    AlignedWindow {
+        /// Hits a window.
+        requests: u32,
+        /// The length of the windows.
+        window_ms: u64,
+    },
     /// `requests` hits in any `window_ms`, whenever it begins, told from counts of its eighths.
     SlidingWindow {
         /// Hits a window.
         requests: u32,
         /// The length of the window.
         window_ms: u64,
+    },
+    /// `requests` hits in each day, week, month or year of a place.
+    Calendar {
+        /// Hits a period.
+        requests: u32,
+        /// The period.
+        unit: CalendarUnit,
+        /// The place.
+        time_zone: TimeZone,
     },
     /// `limit` requests under way at once. Envoy charges a hit when a request comes and gives it back at its end
     /// (`apply_on_stream_done` and `is_negative_hits`), which it does for every request that it charged, whoever
@@ -125,14 +144,17 @@ impl Algorithm {
         }
     }
 
-    /// The hits and the milliseconds of "N in T", for people and response headers. 0 milliseconds mean "at once".
+    /// The hits and the milliseconds of "N in T", for people and response headers. 0 milliseconds mean "at once"; a month
+    /// has 30 days here, and a year 365.
     #[must_use]
     pub fn quota(&self) -> (u32, u64) {
+        const DAY_MS: u64 = 86_400_000;
         match *self {
             Self::Gcra { requests, period_ms, .. } => (requests, period_ms),
-            Self::FixedWindow { requests, window_ms } | Self::SlidingWindow { requests, window_ms } => {
-                (requests, window_ms)
-            }
+            Self::FixedWindow { requests, window_ms }
+            | Self::AlignedWindow { requests, window_ms }
+            | Self::SlidingWindow { requests, window_ms } => (requests, window_ms),
+            Self::Calendar { requests, unit, .. } => (requests, unit.days() * DAY_MS),
             Self::Concurrency { limit, .. } => (limit, 0),
         }
     }
@@ -243,9 +265,13 @@ mod tests {
             {"id": "b", "key": {"header": "x-api-key"}, "algorithm": {"fixedWindow": {"requests": 5, "windowMs": 60000}}},
             {"id": "c", "key": "clientAddress", "algorithm": {"slidingWindow": {"requests": 5, "windowMs": 60000}}},
             {"id": "d", "key": "clientAddress", "algorithm": {"concurrency": {"limit": 4, "leaseMs": 60000}}},
+            {"id": "e", "key": "clientAddress", "algorithm": {"alignedWindow": {"requests": 5, "windowMs": 1000}}},
+            {"id": "f", "key": "clientAddress", "algorithm":
+                {"calendar": {"requests": 5, "unit": "month", "timeZone": "Europe/Berlin"}}},
         ]);
         let set: LimitSet = serde_json::from_value(json.clone()).unwrap();
-        assert_eq!(set.len(), 4);
+        assert_eq!(set.len(), 6);
+        assert_eq!(set.get("f").unwrap().algorithm.quota(), (5, 2_592_000_000));
         assert_eq!(set.get("b").unwrap().key, Key::Header("x-api-key".into()));
         assert_eq!(serde_json::to_value(&set).unwrap(), json);
     }

@@ -1,6 +1,7 @@
 //! Parsed leaf types that everything else is made of. Knows nobody else in the crate.
 
 pub mod boolean;
+pub mod calendar;
 pub mod certificate;
 pub mod duration;
 pub mod finding;

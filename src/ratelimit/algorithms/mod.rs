@@ -1,13 +1,21 @@
 //! How hits are counted: pure functions over a small state, with the time passed in.
 //!
-//! Times are milliseconds on one clock that only goes forward; the state of a key that was never seen, and of one
+//! Times are milliseconds on one clock that only goes forward, but for the windows of the clock and the calendar, which
+//! go by the wall clock. The state of a key that was never seen, and of one
 //! that has been idle for long enough, is [`State::default`].
 
+pub mod clock_window;
 pub mod concurrency;
 pub mod fixed_window;
 pub mod gcra;
 mod parts;
 pub mod sliding_window;
+
+use clock_window::ClockWindow;
+use concurrency::Concurrency;
+use fixed_window::FixedWindow;
+use gcra::Gcra;
+use sliding_window::SlidingWindow;
 
 use crate::model::limit::Algorithm;
 
@@ -20,6 +28,22 @@ pub struct State {
     pub used: u64,
     /// What was used up before, for the algorithms that [`has_parts`] names; the others leave it alone.
     pub earlier: [u32; 8],
+}
+
+/// A moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that only goes forward.
+    pub ticks: u64,
+    /// Milliseconds since 1970, by a clock that may be set.
+    pub unix_ms: u64,
+}
+
+/// A moment at which both clocks show the same.
+impl From<u64> for Now {
+    fn from(ms: u64) -> Self {
+        Self { ticks: ms, unix_ms: ms }
+    }
 }
 
 /// What a request wants of a counter.
@@ -51,19 +75,26 @@ pub struct Verdict {
 
 /// Counts `hits` at the time `now`.
 #[must_use]
-pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: u64) -> Verdict {
+pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: impl Into<Now>) -> Verdict {
+    let now = now.into();
     match *algorithm {
         Algorithm::Gcra { requests, period_ms, burst } => {
-            gcra::Gcra { requests, period_ms, burst }.count(state, hits, now)
+            Gcra { requests, period_ms, burst }.count(state, hits, now.ticks)
         }
         Algorithm::FixedWindow { requests, window_ms } => {
-            fixed_window::FixedWindow { requests, window_ms }.count(state, hits, now)
+            FixedWindow { requests, window_ms }.count(state, hits, now.ticks)
+        }
+        Algorithm::AlignedWindow { requests, window_ms } => {
+            ClockWindow::aligned(requests, window_ms, now).count(state, hits, now)
         }
         Algorithm::SlidingWindow { requests, window_ms } => {
-            sliding_window::SlidingWindow { requests, window_ms }.count(state, hits, now)
+            SlidingWindow { requests, window_ms }.count(state, hits, now.ticks)
+        }
+        Algorithm::Calendar { requests, unit, time_zone } => {
+            ClockWindow { requests, window: time_zone.period(unit, now.unix_ms) }.count(state, hits, now)
         }
         Algorithm::Concurrency { limit, lease_ms } => {
-            concurrency::Concurrency { limit, lease_ms }.count(state, hits, now)
+            Concurrency { limit, lease_ms }.count(state, hits, now.ticks)
         }
     }
 }

@@ -67,6 +67,17 @@ impl Secret {
                 bytes.extend(requests.to_le_bytes());
                 bytes.extend(window_ms.to_le_bytes());
             }
+            Algorithm::AlignedWindow { requests, window_ms } => {
+                bytes.push(4);
+                bytes.extend(requests.to_le_bytes());
+                bytes.extend(window_ms.to_le_bytes());
+            }
+            Algorithm::Calendar { requests, unit, time_zone } => {
+                bytes.push(5);
+                bytes.extend(requests.to_le_bytes());
+                bytes.push(unit as u8);
+                push(&mut bytes, time_zone.name());
+            }
             // What is under way is the same whatever the limit is, and will be given back.
             Algorithm::Concurrency { limit: _, lease_ms } => {
                 bytes.push(2);

@@ -11,12 +11,13 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::cells::Cells;
 use super::key::{CounterKey, Secret};
 use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
-use crate::ratelimit::algorithms::{State, Verdict, charges_refusals, count, has_parts};
+use crate::clock;
+use crate::ratelimit::algorithms::{Now, State, Verdict, charges_refusals, count, has_parts};
 
 /// Counters that a table holds unless told otherwise. It fills the maps of all shards to the brim (7 of 8 places in
 /// 16,384), which takes 43 MB of the small ones and 68 MB of those with parts.
@@ -113,14 +114,15 @@ impl Memory {
         }
     }
 
-    /// Answers as of the time `now`, in milliseconds of a clock that only goes forward.
+    /// Answers as of the time `now`.
     #[must_use]
-    pub fn decide_at(&self, asks: &[Ask<'_>], now: u64) -> Vec<Outcome> {
+    pub fn decide_at(&self, asks: &[Ask<'_>], now: impl Into<Now>) -> Vec<Outcome> {
+        let now = now.into();
         let keys: Vec<CounterKey> = asks.iter().map(|ask| self.secret.counter(ask.limit, ask.key)).collect();
         let mut held = self.hold(&keys);
         let mut charges: Vec<Charge> = Vec::with_capacity(asks.len());
         for (ask, key) in asks.iter().zip(keys) {
-            let (place, before) = self.find(&mut held, &charges, ask, key, now);
+            let (place, before) = self.find(&mut held, &charges, ask, key, now.ticks);
             charges.push(Charge {
                 place,
                 before,
@@ -226,7 +228,7 @@ fn state_at(charges: &[Charge], place: Place) -> Option<State> {
 
 /// Takes back what was taken, since the request does not go through. What was given back stays given, and what is to be
 /// charged in any case stays charged.
-fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: u64) {
+fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: Now) {
     for (at, ask) in asks.iter().enumerate() {
         let (earlier, rest) = charges.split_at_mut(at);
         let charge = &mut rest[0];
@@ -254,8 +256,9 @@ fn outcome(verdict: &Verdict) -> Outcome {
 
 impl Counters for Memory {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(self.decide_at(asks, now))
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let since_1970 = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(self.decide_at(asks, Now { ticks: ms(self.epoch.elapsed()), unix_ms: ms(since_1970) }))
     }
 }
 

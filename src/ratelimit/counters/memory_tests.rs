@@ -238,7 +238,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ask = (0usize..5, 0u8..4, 0u64..3, prop::bool::weighted(0.2));
+    let ask = (0usize..6, 0u8..4, 0u64..3, prop::bool::weighted(0.2));
     let step = (0u64..400, prop::collection::vec(ask, 1..4)).prop_map(|(gap, asks)| Step { gap, asks });
     prop::collection::vec(step, 1..80)
 }
@@ -256,6 +256,7 @@ proptest! {
             limit("c", Algorithm::FixedWindow { requests: 2, window_ms: 5_000 }),
             gauge(3),
             limit("d", Algorithm::SlidingWindow { requests: 3, window_ms: 1_500 }),
+            limit("e", Algorithm::AlignedWindow { requests: 3, window_ms: 700 }),
         ];
         let table = Memory::default();
         let mut plain: HashMap<(usize, u8), State> = HashMap::new();
