@@ -39,6 +39,7 @@ bench: ## measure, through a real Envoy and in process, and write benches/RESULT
 	@scripts/install-envoy
 	cargo bench --bench translate
 	cargo bench --bench xds
+	cargo bench --bench ratelimit -- $(BENCH)
 	cargo bench --bench change -- $(BENCH)
 	cargo bench --bench change -- --report
 

@@ -1,4 +1,5 @@
-//! Compiles the descriptor set of the Envoy messages that are printed as JSON or written as such.
+//! Compiles the descriptor sets of the Envoy messages that are printed as JSON or written as such, and of the rate limit
+//! service.
 //!
 //! The sources are those that the `envoy-types` package ships, so they always fit the generated code. `protox` reads
 //! them: no `protoc` is needed.
@@ -24,9 +25,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "client_model",
     ];
     let includes = includes.map(|folder| sources.join(folder)).into_iter().filter(|folder| folder.is_dir());
-    let set = protox::compile(roots, includes)?;
-    let out = Path::new(&std::env::var("OUT_DIR")?).join("envoy.descriptors");
-    std::fs::write(out, set.encode_to_vec())?;
+    let includes: Vec<_> = includes.collect();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let set = protox::compile(roots, &includes)?;
+    std::fs::write(out.join("envoy.descriptors"), set.encode_to_vec())?;
+    let set = protox::compile(["envoy/service/ratelimit/v3/rls.proto"], &includes)?;
+    std::fs::write(out.join("ratelimit.descriptors"), set.encode_to_vec())?;
     Ok(())
 }
 

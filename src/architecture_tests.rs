@@ -47,7 +47,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["model", "tls"]),
+    ("ratelimit", &["values", "descriptors", "model", "tls"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
@@ -62,6 +62,7 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
+    ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",
@@ -77,12 +78,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("kube", &["source", "status"]),
     ("k8s_openapi", &["crd", "store", "source", "resolve", "status"]),
     ("envoy_types", &["descriptors", "translate", "xds", "ratelimit"]),
-    ("prost", &["descriptors", "translate", "xds", "state"]),
+    ("prost", &["descriptors", "translate", "xds", "state", "ratelimit"]),
     ("prost_reflect", &["descriptors"]),
     ("tonic", &["xds", "ratelimit", "app"]),
     ("tokio", &["source", "xds", "fleet", "status", "tls", "ratelimit", "admin", "app", "cli"]),
     ("futures", &["source", "xds", "status", "tls", "ratelimit", "admin", "app"]),
-    ("axum", &["admin"]),
+    ("axum", &["ratelimit", "admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
     ("notify", &["source"]),
     ("clap", &["cli", "telemetry"]),
@@ -121,6 +122,7 @@ const IMPURE: &str = r"\b(SystemTime::now|Instant::now|Timestamp::now|std::fs|st
 const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
+    ("ratelimit/envoyproxy/follow.rs", "reading files blocks; the task is awaited where it begins"),
     ("tls/follow.rs", "reading files blocks; the task is awaited where it begins"),
 ];
 

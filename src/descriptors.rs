@@ -3,7 +3,7 @@
 //! JSON is Envoy's own form of it (protobuf JSON, an `Any` unpacked beside its `@type`). Listeners and the bootstrap
 //! are written in it, since they are few and deeply nested; the debug endpoint prints it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use envoy_types::pb::google::protobuf::Any;
 use prost_reflect::prost::Message as _;
@@ -20,6 +20,31 @@ fn pool() -> DescriptorPool {
         DescriptorPool::decode(bytes).expect("build.rs wrote a descriptor set")
     };
     pool.get_or_insert_with(read).clone()
+}
+
+/// The descriptor set of the rate limit service alone, for those who ask a server what it speaks.
+pub const RATE_LIMIT_SERVICE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ratelimit.descriptors"));
+
+/// The messages of the rate limit service; few, so they stay.
+fn ratelimit_pool() -> &'static DescriptorPool {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    POOL.get_or_init(|| DescriptorPool::decode(RATE_LIMIT_SERVICE).expect("build.rs wrote a descriptor set"))
+}
+
+/// A message of the rate limit service in protobuf JSON, with the field names that protobuf JSON prefers.
+///
+/// # Errors
+/// As for [`to_json`].
+pub fn ratelimit_to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
+    print(ratelimit_pool(), type_name, bytes, &SerializeOptions::new().skip_default_fields(true))
+}
+
+/// The bytes of a message of the rate limit service that is written in protobuf JSON.
+///
+/// # Errors
+/// As for [`from_json`].
+pub fn ratelimit_from_json(type_name: &str, json: &Value) -> Result<Vec<u8>, Error> {
+    read(ratelimit_pool(), type_name, json)
 }
 
 /// Gives the memory back that the descriptors take, until they are needed again.
@@ -46,13 +71,26 @@ pub enum Error {
 /// # Errors
 /// When the type, or that of an `Any` inside, is unknown or the bytes are not of it.
 pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
+    print(
+        &pool(),
+        type_name,
+        bytes,
+        &SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true),
+    )
+}
+
+fn print(
+    pool: &DescriptorPool,
+    type_name: &str,
+    bytes: &[u8],
+    options: &SerializeOptions,
+) -> Result<Value, Error> {
     let name = short(type_name);
-    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let descriptor = pool.get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
     let message =
         DynamicMessage::decode(descriptor, bytes).map_err(|error| Error::Decode(name.to_owned(), error))?;
-    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
     message
-        .serialize_with_options(serde_json::value::Serializer, &options)
+        .serialize_with_options(serde_json::value::Serializer, options)
         .map_err(|error| Error::Json(name.to_owned(), error))
 }
 
@@ -61,8 +99,12 @@ pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Value, Error> {
 /// # Errors
 /// When the type is unknown, or the JSON has a field that it lacks or a value of another type.
 pub fn from_json(type_name: &str, json: &Value) -> Result<Vec<u8>, Error> {
+    read(&pool(), type_name, json)
+}
+
+fn read(pool: &DescriptorPool, type_name: &str, json: &Value) -> Result<Vec<u8>, Error> {
     let name = short(type_name);
-    let descriptor = pool().get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    let descriptor = pool.get_message_by_name(name).ok_or_else(|| Error::UnknownType(name.to_owned()))?;
     let message =
         DynamicMessage::deserialize(descriptor, json).map_err(|error| Error::Json(name.to_owned(), error))?;
     Ok(message.encode_to_vec())

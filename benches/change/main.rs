@@ -35,6 +35,7 @@ mod one_table;
 mod plot;
 mod process;
 mod pusher;
+mod ratelimit;
 mod record;
 mod report;
 mod run;

@@ -58,7 +58,12 @@ impl Process {
 
     /// User and system time of all its threads, those that ended too.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        cpu(self.child.id())
+        cpu(self.id())
+    }
+
+    /// By which the kernel knows it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in MiB, now and at most.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::kubernetes;
 use super::plot;
+use super::ratelimit;
 use super::record::{Layout, Record, Series, Source, Statuses};
 
 /// The bars' number of hosts.
@@ -50,6 +51,7 @@ impl Report<'_> {
         text += &self.starts();
         text += &self.memory();
         text += &kubernetes::text(self.in_kubernetes, self.statuses);
+        text += &ratelimit::text()?;
         text += &in_process()?;
         text += NOTES;
         Ok(text)
@@ -259,6 +261,7 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
          cargo bench --bench change -- --source kubernetes    # a real API server\n\
          cargo bench --bench translate         # in process\n\
          cargo bench --bench xds               # in process\n\
+         cargo bench --bench ratelimit         # the rate limit service, over gRPC\n\
          cargo bench --bench change -- --report\n```\n\n",
         model.trim_start_matches([' ', '\t', ':']),
         memory / 1024 / 1024,

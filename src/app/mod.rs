@@ -26,6 +26,7 @@ use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions,
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::ratelimit::serve::Listeners;
+use crate::ratelimit::service::RateLimit;
 use crate::settings::{RateLimitService, Settings};
 use crate::source::{files, kubernetes};
 use crate::state::State;
@@ -155,7 +156,7 @@ impl ControlPlane {
         this.spawn_xds(xds, tls.as_ref(), service, status);
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
-            let listeners = Listeners { calls, tls, health: None };
+            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None };
             this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
         });
         this.spawn_status(options, published_seen.clone());
@@ -271,7 +272,8 @@ impl ControlPlane {
         let ended = self.ended();
         self.tasks.spawn(async move {
             if published.wait_for(|published| published.ready).await.is_ok() {
-                crate::ratelimit::serve::serve(listeners, limits, counters, decisions, ended).await?;
+                let service = RateLimit::new(limits, counters, decisions);
+                crate::ratelimit::serve::serve(listeners, service, ended).await?;
             }
             Ok(())
         });

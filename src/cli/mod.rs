@@ -59,8 +59,9 @@ pub struct Compiled {
 #[derive(Debug, Parser)]
 #[command(name = "chancery", version, max_term_width = 110)]
 struct Cli {
-    /// YAML file whose keys are the names of flags, for what is said neither here nor in the environment
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    /// YAML file whose keys are the names of flags, for what is said neither here nor in the environment; for `ratelimit`
+    /// also a folder, which is that of its --ratelimit-config
+    #[arg(long, global = true, value_name = "FILE|DIR", help_heading = "Global options")]
     config: Option<PathBuf>,
     /// error, warn, info, debug, trace, or a filter such as info,chancery::xds=debug; info unless given, warn for
     /// commands that print and end
@@ -90,7 +91,7 @@ enum Command {
     /// Print an Envoy bootstrap for this control plane
     Bootstrap(bootstrap::Args),
     /// Be the rate limit service alone
-    Ratelimit(ratelimit::Args),
+    Ratelimit(Box<ratelimit::Args>),
 }
 
 /// Does what the arguments of this process say.
@@ -106,7 +107,7 @@ pub fn main(actions: &Actions) -> ExitCode {
     let level = cli.log_level.as_deref().unwrap_or(cli.command.log_level());
     match telemetry::init(level, cli.log_format)
         .map_err(anyhow::Error::from)
-        .and_then(|()| cli.command.execute(actions))
+        .and_then(|()| cli.command.execute(actions, cli.config))
     {
         Ok(code) => code,
         Err(error) => {
@@ -125,7 +126,7 @@ impl Command {
         }
     }
 
-    fn execute(self, actions: &Actions) -> anyhow::Result<ExitCode> {
+    fn execute(self, actions: &Actions, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         match self {
             Self::Serve(args) => (actions.serve)(args.options()?).map(|()| ExitCode::SUCCESS),
             Self::Run(args) => (actions.run)(args.options()?).map(|()| ExitCode::SUCCESS),
@@ -133,7 +134,7 @@ impl Command {
             Self::Check(args) => check::execute(args, actions.compile),
             Self::Status(args) => status::execute(&args),
             Self::Bootstrap(args) => bootstrap::execute(args),
-            Self::Ratelimit(args) => ratelimit::execute(&args),
+            Self::Ratelimit(args) => ratelimit::execute(*args, config),
         }
     }
 }
@@ -154,6 +155,7 @@ fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
     if let Ok(matches) = lenient(command.clone()).try_get_matches_from(&args)
         && let Some(file) = matches.get_one::<PathBuf>("config")
         && let Some(subcommand) = matches.subcommand_name()
+        && !(subcommand == "ratelimit" && file.is_dir())
     {
         command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
     }

@@ -1,43 +1,187 @@
 //! `ratelimit`: the rate limit service alone.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use anyhow::Context as _;
-use tokio::net::TcpListener;
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, ValueEnum};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::mutual_tls;
-use crate::ratelimit::serve::{self, Listeners};
+use crate::ratelimit::envoyproxy::follow::Follower;
+use crate::ratelimit::envoyproxy::{Compatible, Reading};
+use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
+use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
+
+/// The control plane's debug endpoint on this machine.
+const SERVER: &str = "127.0.0.1:18001";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where Envoys reach it; port 0 picks one and logs it
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18002")]
-    ratelimit_listen: SocketAddr,
-    /// Where gRPC health is listened on without TLS, for probes that know none; nowhere unless given
+    #[arg(long, value_name = "IP:PORT|unix:PATH", default_value = "127.0.0.1:18002")]
+    ratelimit_listen: Place,
+    /// Where gRPC health and /healthcheck are listened on without TLS, for probes that know none; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
+    /// Where /json, /rlconfig and /healthcheck are listened on, for those who speak no gRPC; nowhere unless given
+    #[arg(long, value_name = "IP:PORT")]
+    http_listen: Option<SocketAddr>,
     #[command(flatten)]
     tls: mutual_tls::Args,
-    /// The debug endpoint of the control plane whose limits are followed
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18001")]
-    server: String,
+    /// The debug endpoint of the control plane whose limits are followed; 127.0.0.1:18001 unless this or a folder is given
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
+    #[command(flatten)]
+    rules: RulesArgs,
 }
 
-pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Limits of envoyproxy/ratelimit")]
+struct RulesArgs {
+    /// Folder of its YAML files (or one file) to follow
+    #[arg(long, value_name = "DIR")]
+    ratelimit_config: Option<PathBuf>,
+    /// Merge files of the same domain, which is an error otherwise (MERGE_DOMAIN_CONFIG)
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    merge_domain_config: bool,
+    /// Count, and refuse no request (SHADOW_MODE)
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    shadow_mode: bool,
+    /// Refuse a request only if all its limits are used up (QUOTA_MODE)
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    quota_mode: bool,
+    /// Tell clients what is left, by the headers below (LIMIT_RESPONSE_HEADERS_ENABLED)
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    limit_response_headers: bool,
+    /// The header with the requests of the limit (LIMIT_LIMIT_HEADER)
+    #[arg(long, value_name = "NAME", default_value = "RateLimit-Limit", value_parser = header)]
+    limit_limit_header: String,
+    /// The header with what is left of them (LIMIT_REMAINING_HEADER)
+    #[arg(long, value_name = "NAME", default_value = "RateLimit-Remaining", value_parser = header)]
+    limit_remaining_header: String,
+    /// The header with the seconds until there is more (LIMIT_RESET_HEADER)
+    #[arg(long, value_name = "NAME", default_value = "RateLimit-Reset", value_parser = header)]
+    limit_reset_header: String,
+    /// Say in Envoy's dynamic metadata of what there is some left (RESPONSE_DYNAMIC_METADATA)
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    response_dynamic_metadata: bool,
+    /// What is done just as there, separated by commas: keys (joined by `_`, so that some share a counter), charge (also
+    /// what is refused), probe (an addend of 0 is allowed at the limit)
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_enum, hide_possible_values = true)]
+    compatible: Vec<What>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Keys,
+    Charge,
+    Probe,
+}
+
+/// The name of a header.
+fn header(text: &str) -> Result<String, String> {
+    http::HeaderName::from_str(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| "expected a header's name".to_owned())
+}
+
+impl RulesArgs {
+    fn reading(&self) -> Reading {
+        let has = |what| self.compatible.contains(&what);
+        let compatible =
+            Compatible { keys: has(What::Keys), charge: has(What::Charge), probe: has(What::Probe) };
+        Reading { compatible, merge_domains: self.merge_domain_config }
+    }
+
+    fn options(&self) -> Options {
+        let headers = Headers {
+            limit: self.limit_limit_header.clone(),
+            remaining: self.limit_remaining_header.clone(),
+            reset: self.limit_reset_header.clone(),
+        };
+        Options {
+            modes: Modes { shadow: self.shadow_mode, quota: self.quota_mode },
+            headers: self.limit_response_headers.then_some(headers),
+            metadata: self.response_dynamic_metadata,
+        }
+    }
+}
+
+/// Where Envoys reach the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Port(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || "expected IP:PORT or unix:PATH".to_owned();
+        match text.strip_prefix("unix:") {
+            Some("") => Err(form()),
+            Some(path) => Ok(Self::Socket(path.into())),
+            None => text.parse().map(Self::Port).map_err(|_| form()),
+        }
+    }
+}
+
+impl Args {
+    /// The control plane and the folder whose limits are followed. `config` is what `--config` names.
+    fn sources(&self, config: Option<PathBuf>) -> anyhow::Result<(Option<String>, Option<PathBuf>)> {
+        let folder = match (&self.rules.ratelimit_config, config.filter(|path| path.is_dir())) {
+            (Some(_), Some(_)) => {
+                bail!("--config names a folder, and so does --ratelimit-config: give one of them")
+            }
+            (given, folder) => given.clone().or(folder),
+        };
+        let server = self.server.clone().or_else(|| folder.is_none().then(|| SERVER.to_owned()));
+        Ok((server, folder))
+    }
+
+    /// Refuses to listen where others than those who are meant reach it.
+    fn may_listen(&self, tls: bool) -> anyhow::Result<()> {
+        let flags = "--xds-tls-cert, --xds-tls-key and --xds-ca";
+        match &self.ratelimit_listen {
+            Place::Port(address) => self.tls.may_listen(*address, tls, "the rate limit service", flags)?,
+            Place::Socket(_) if tls => bail!("a Unix socket has no mutual TLS: leave {flags} out"),
+            Place::Socket(_) => {}
+        }
+        match self.http_listen {
+            Some(address) => self.tls.may_listen(address, false, "/json", "an address on loopback"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let tls = args.tls.files()?.map(MutualTls::open).transpose();
     let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
-    let flags = "--xds-tls-cert, --xds-tls-key and --xds-ca";
-    args.tls.may_listen(args.ratelimit_listen, tls.is_some(), "the rate limit service", flags)?;
+    args.may_listen(tls.is_some())?;
+    let (server, folder) = args.sources(config)?;
+    let folder = folder.map(|folder| Follower::open(folder, args.rules.reading())).transpose();
+    let folder = folder.context("cannot take the limits")?;
+    let sources = Sources { server, folder, options: args.rules.options() };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
-        let calls = listen("ratelimit", args.ratelimit_listen).await?;
-        let health = match args.health_listen {
-            Some(address) => Some(listen("health", address).await?),
-            None => None,
+        let calls = match &args.ratelimit_listen {
+            Place::Port(address) => Calls::Tcp(listen("ratelimit", *address).await?),
+            Place::Socket(path) => Calls::Unix(socket(path)?),
         };
+        let health = listen_if("health", args.health_listen).await?;
+        let http = listen_if("http", args.http_listen).await?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let shutdown = async {
             tokio::select! {
@@ -45,7 +189,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        let listeners = Listeners { calls, tls, health };
+        let listeners = Listeners { calls, tls, health, http };
         let following = async {
             if let Some(certificates) = certificates {
                 certificates.run().await;
@@ -53,7 +197,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            served = serve::alone(listeners, &args.server, shutdown) => served?,
+            served = serve::alone(listeners, sources, shutdown) => served?,
             () = following => {}
         }
         Ok(ExitCode::SUCCESS)
@@ -64,4 +208,112 @@ async fn listen(service: &str, address: SocketAddr) -> anyhow::Result<TcpListene
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(service, address = %listener.local_addr()?, "listening");
     Ok(listener)
+}
+
+async fn listen_if(service: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        Some(address) => listen(service, address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Listens on a socket, in place of one that nobody listens on any more.
+fn socket(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)
+            .with_context(|| format!("cannot remove the old socket {}", path.display()))?;
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on unix:{}", path.display()))?;
+    tracing::info!(service = "ratelimit", address = %format_args!("unix:{}", path.display()), "listening");
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn read(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["ratelimit"], line].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn sources_of_limits() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (dir, given) = (Some(folder.path().to_owned()), Some(PathBuf::from("d")));
+        let local = Some(SERVER.to_owned());
+        for (line, config, expected) in [
+            (&[][..], None, (local.clone(), None)),
+            (&[], Some(file.path().to_owned()), (local, None)),
+            (&[], dir.clone(), (None, dir.clone())),
+            (&["--ratelimit-config=d"], None, (None, given.clone())),
+            (&["--ratelimit-config=d", "--server=a:1"], None, (Some("a:1".into()), given)),
+        ] {
+            assert_eq!(read(line).unwrap().sources(config).unwrap(), expected, "{line:?}");
+        }
+        assert!(read(&["--ratelimit-config=d"]).unwrap().sources(dir).is_err());
+    }
+
+    #[test]
+    fn places_to_listen() {
+        let may = |line: &[&str]| read(line).unwrap().may_listen(false).is_ok();
+        for (line, expected) in [
+            (&["--ratelimit-listen=unix:/run/r.sock"][..], true),
+            (&["--ratelimit-listen=0.0.0.0:1"], false),
+            (&["--http-listen=127.0.0.1:1"], true),
+            (&["--http-listen=0.0.0.0:1"], false),
+            (&["--http-listen=0.0.0.0:1", "--xds-insecure"], true),
+        ] {
+            assert_eq!(may(line), expected, "{line:?}");
+        }
+        let socket = read(&["--ratelimit-listen=unix:r"]).unwrap();
+        assert!(socket.may_listen(true).is_err(), "no TLS on a socket");
+        for bad in [
+            "--ratelimit-listen=unix:",
+            "--ratelimit-listen=r.sock",
+            "--compatible=all",
+            "--limit-reset-header=a b",
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rules_are_read_as_told() {
+        let args = read(&["--compatible=keys,probe", "--merge-domain-config", "--quota-mode"]).unwrap();
+        let compatible = Compatible { keys: true, charge: false, probe: true };
+        assert_eq!(args.rules.reading(), Reading { compatible, merge_domains: true });
+        assert_eq!(args.rules.options().modes, Modes { shadow: false, quota: true });
+        assert_eq!(args.rules.options().headers, None);
+        let args = read(&["--limit-response-headers", "--limit-reset-header=X-Reset"]).unwrap();
+        let headers = args.rules.options().headers.unwrap();
+        assert_eq!(
+            [headers.limit, headers.remaining, headers.reset],
+            ["RateLimit-Limit", "RateLimit-Remaining", "X-Reset"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_listens_on_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.sock");
+        let first = socket(&path).unwrap();
+        assert!(socket(&path).is_err(), "somebody listens");
+        drop(first);
+        assert!(socket(&path).is_ok());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(socket(&path).is_err(), "no socket at all");
+    }
 }

@@ -3,14 +3,19 @@
 //! ```text
 //! limits ──watch──→ service ─Ask→ counters ─count→ algorithms (pure)
 //!  │                   ▲ └─→ decisions → debug endpoint, metrics
-//!  └─ in process, or followed from a control plane (remote)
+//!  ├─ in process, or followed from a control plane (remote)
+//!  └─ a folder of YAML files (envoyproxy)
 //! ```
 //!
 //! [`crate::model::limit`] says what a limit is and how Envoy names it.
 
 pub mod algorithms;
+mod answer;
 pub mod counters;
 pub mod decisions;
+pub mod envoyproxy;
+pub mod http;
 pub mod remote;
 pub mod serve;
 pub mod service;
+mod subject;

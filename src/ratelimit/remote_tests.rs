@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::model::limit::{Algorithm, DOMAIN, Key, Limit};
-use crate::ratelimit::serve::{Listeners, alone};
+use crate::ratelimit::serve::{Listeners, Sources, alone};
 
 /// An answer that can be changed, with the `If-None-Match` headers that came.
 #[derive(Clone, Default)]
@@ -119,7 +119,8 @@ async fn the_service_alone_decides_by_the_control_planes_limits() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let service = tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        alone(Listeners { calls: listener, tls: None, health: None }, &address.to_string(), stopped).await
+        let listeners = Listeners { calls: listener.into(), tls: None, health: None, http: None };
+        alone(listeners, Sources { server: Some(address.to_string()), ..Sources::default() }, stopped).await
     });
 
     let mut client = RateLimitServiceClient::connect(url.clone()).await.unwrap();

@@ -1,20 +1,28 @@
-//! The service on the network: RLS and gRPC health on one port, and health on another for those who know no TLS.
+//! The service on the network: RLS, gRPC health and reflection on one port; health on another for those who know no TLS;
+//! and on a third what those ask who speak no gRPC.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use futures::FutureExt;
-use futures::future::{Either, OptionFuture, try_join};
-use tokio::net::TcpListener;
+use futures::future::{BoxFuture, OptionFuture, try_join_all};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::counters::Counters;
 use super::counters::memory::Memory;
-use super::decisions::Decisions;
-use super::{remote, service};
+use super::envoyproxy::Rules;
+use super::envoyproxy::follow::Follower;
+use super::service::{Options, RateLimit};
+use super::{http, remote};
+use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
 
@@ -31,83 +39,134 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Listeners {
     /// For Envoys.
-    pub calls: TcpListener,
-    /// Mutual TLS for them; none means plain.
+    pub calls: Calls,
+    /// Mutual TLS for them, not for a socket on this machine; none means plain.
     pub tls: Option<MutualTls>,
     /// For probes: health alone, in plain.
     pub health: Option<TcpListener>,
+    /// For those who speak no gRPC: `/json`, `/rlconfig` and health, in plain.
+    pub http: Option<TcpListener>,
 }
 
-/// Serves RLS and `grpc.health.v1` until `shutdown` ends, then finishes the calls under way.
+/// Where Envoys call.
+#[derive(Debug)]
+pub enum Calls {
+    /// A port.
+    Tcp(TcpListener),
+    /// A socket on this machine, whose file's permissions say who may.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Calls {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+type Serving<'a> = BoxFuture<'a, Result<(), tonic::transport::Error>>;
+
+/// Serves RLS, `grpc.health.v1` and reflection until `shutdown` ends, then finishes the calls under way.
 ///
 /// Health is "serving" from the first moment, for the server as a whole and for the service: start it only once
 /// limits are known, so that until then Envoy's failure mode decides and not an empty set of limits.
 ///
 /// # Errors
-/// When the listener fails.
+/// When a listener fails.
 pub async fn serve<C: Counters>(
     listeners: Listeners,
-    limits: watch::Receiver<Arc<LimitSet>>,
-    counters: Arc<C>,
-    decisions: Arc<Decisions>,
-    shutdown: impl Future<Output = ()>,
+    service: RateLimit<C>,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let shutdown = shutdown.shared();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
     let calls = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
-        .add_service(service::service(limits, counters, decisions))
+        .add_service(RateLimitServiceServer::new(service.clone()))
+        .add_service(reflected().build_v1().expect(READABLE))
+        .add_service(reflected().build_v1alpha().expect(READABLE))
         .add_service(health_service.clone());
-    let calls = match listeners.tls {
-        Some(tls) => {
-            Either::Left(calls.serve_with_incoming_shutdown(tls.incoming(listeners.calls), shutdown.clone()))
+    let end = shutdown.clone();
+    let calls: Serving<'_> = match (listeners.calls, listeners.tls) {
+        (Calls::Unix(socket), _) => {
+            calls.serve_with_incoming_shutdown(UnixListenerStream::new(socket), end).boxed()
         }
-        None => Either::Right(calls.serve_with_incoming_shutdown(plain(listeners.calls), shutdown.clone())),
+        (Calls::Tcp(port), Some(tls)) => calls.serve_with_incoming_shutdown(tls.incoming(port), end).boxed(),
+        (Calls::Tcp(port), None) => calls.serve_with_incoming_shutdown(plain(port), end).boxed(),
     };
-    let probes = listeners.health.map(|listener| {
-        let probes = Server::builder().add_service(health_service);
-        probes.serve_with_incoming_shutdown(plain(listener), shutdown.clone())
-    });
-    let probes = OptionFuture::from(probes).map(|probes| probes.unwrap_or(Ok(())));
+    let also = |listener: Option<TcpListener>, pages: Router| -> Option<Serving<'_>> {
+        let routes = Routes::from(pages).add_service(health_service.clone());
+        let server = Server::builder().accept_http1(true).add_routes(routes);
+        listener
+            .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
+    };
+    let probes = also(listeners.health, http::health());
+    let http = also(listeners.http, http::router(service));
     let drained = async {
-        shutdown.await;
+        shutdown.clone().await;
         tokio::time::sleep(DRAIN_WITHIN).await;
     };
     tokio::select! {
-        served = try_join(calls, probes) => served.map(|_| ()),
+        served = try_join_all([Some(calls), probes, http].into_iter().flatten()) => served.map(|_| ()),
         () = drained => Ok(()),
     }
+}
+
+const READABLE: &str = "build.rs wrote the descriptor sets";
+
+/// What the service tells of itself.
+fn reflected() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors::RATE_LIMIT_SERVICE)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 fn plain(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
-/// The service alone, with its limits followed from the control plane whose debug endpoint is at `server`
-/// (`HOST:PORT`) and its counters in memory. Calls are taken once the first set of limits has come.
+/// Where the limits of a service of its own come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The control plane whose debug endpoint is at this `HOST:PORT`.
+    pub server: Option<String>,
+    /// A folder of rules, and who follows it.
+    pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
+    /// What is added to answers.
+    pub options: Options,
+}
+
+/// The service alone, with its limits followed from elsewhere and its counters in memory. Calls are taken once the
+/// first set of limits has come.
 ///
 /// # Errors
-/// When the address cannot be a part of a URL, or the listener fails.
+/// When the address cannot be a part of a URL, or a listener fails.
 pub async fn alone(
     listeners: Listeners,
-    server: &str,
-    shutdown: impl Future<Output = ()>,
+    sources: Sources,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AloneError> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let follow = remote::follow(server, sender)?;
+    let from_server = sources.server.is_some();
+    let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
+    let (follower, rules) = sources.folder.unzip();
+    let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
     let serving = async {
-        tokio::select! {
-            _ = limits.changed() => {}
-            () = shutdown.clone() => return Ok(()),
+        if from_server {
+            tokio::select! {
+                _ = limits.changed() => {}
+                () = shutdown.clone() => return Ok(()),
+            }
+            tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
         }
-        tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
-        serve(listeners, limits, Arc::new(Memory::default()), Arc::default(), shutdown).await
+        let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
+        serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
     tokio::select! {
         served = serving => served.map_err(AloneError::from),
-        () = follow => Ok(()),
+        Some(()) = OptionFuture::from(follow) => Ok(()),
+        Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
     }
 }
 
@@ -117,7 +176,11 @@ pub enum AloneError {
     /// The control plane's address is not one.
     #[error(transparent)]
     Server(#[from] remote::AddressError),
-    /// The listener failed.
+    /// A listener failed.
     #[error("the rate limit service's listener failed")]
     Listener(#[from] tonic::transport::Error),
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! The meaning of requests and answers, through real counters.
 
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, rate_limit::Unit};
 use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::*;
-use crate::model::limit::Key;
+use crate::model::limit::{Algorithm, Key, Limit};
 use crate::ratelimit::counters::memory::Memory;
 
 /// Long periods, so that no test depends on how fast it runs.
@@ -38,8 +40,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let (sender, receiver) = watch::channel(Arc::new(limits()));
-        let service =
-            RateLimit { limits: receiver, counters: Arc::new(Memory::default()), decisions: Arc::default() };
+        let service = RateLimit::new(receiver, Arc::new(Memory::default()), Arc::default());
         Self { service, limits: sender }
     }
 

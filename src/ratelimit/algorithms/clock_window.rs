@@ -30,6 +30,10 @@ impl ClockWindow {
         let before = if state.at == start { state.used } else { 0 };
         let (allowed, used) = match hits {
             Hits::Return(n) => (true, before.saturating_sub(n)),
+            Hits::Charge(n) => {
+                let used = before.saturating_add(n);
+                (used <= limit, used)
+            }
             Hits::Take(n) => {
                 let allowed = before.saturating_add(n.max(1)) <= limit;
                 (allowed, if allowed { before + n } else { before })
@@ -69,21 +73,29 @@ mod tests {
         #[test]
         fn equals_a_counter_for_each_window(
             requests in 0u32..12, window_ms in 1u64..500,
-            steps in prop::collection::vec((0u64..150, 0u64..4, prop::bool::weighted(0.2)), 1..150),
+            steps in prop::collection::vec((0u64..150, 0u64..4, 0usize..6), 1..150),
         ) {
             let algorithm = Algorithm::AlignedWindow { requests, window_ms };
             let mut windows: HashMap<u64, u64> = HashMap::new();
             let (mut state, mut unix_ms) = (State::default(), 1_000_000);
-            for (ticks, (gap, n, back)) in (0..).zip(steps) {
+            for (ticks, (gap, n, kind)) in (0..).zip(steps) {
                 unix_ms += gap;
                 let window = unix_ms / window_ms;
                 let used = windows.entry(window).or_default();
-                let hits = if back { Hits::Return(n) } else { Hits::Take(n) };
+                let hits = [Hits::Return(n), Hits::Charge(n)].get(kind).copied().unwrap_or(Hits::Take(n));
                 let verdict = count(&algorithm, state, hits, Now { ticks, unix_ms });
-                let allowed = back || *used + n.max(1) <= u64::from(requests);
+                let allowed = match hits {
+                    Hits::Return(_) => true,
+                    Hits::Charge(n) => *used + n <= u64::from(requests),
+                    Hits::Take(n) => *used + n.max(1) <= u64::from(requests),
+                };
                 prop_assert_eq!(verdict.allowed, allowed);
-                *used = if back { used.saturating_sub(n) } else if allowed { *used + n } else { *used };
-                prop_assert_eq!(verdict.remaining, u64::from(requests) - *used);
+                *used = match hits {
+                    Hits::Return(n) => used.saturating_sub(n),
+                    Hits::Take(_) if !allowed => *used,
+                    Hits::Take(n) | Hits::Charge(n) => *used + n,
+                };
+                prop_assert_eq!(verdict.remaining, u64::from(requests).saturating_sub(*used));
                 let end = (window + 1) * window_ms;
                 prop_assert_eq!(verdict.reset_ms, if *used > 0 { end - unix_ms } else { 0 });
                 prop_assert_eq!(verdict.idle_at, ticks + verdict.reset_ms);
@@ -99,9 +111,9 @@ mod tests {
 
         #[test]
         fn nothing_panics(
-            requests: u32, window_ms: u64, at: u64, used: u64, n: u64, give: bool, ticks: u64, unix_ms: u64,
+            requests: u32, window_ms: u64, at: u64, used: u64, n: u64, kind in 0usize..3, ticks: u64, unix_ms: u64,
         ) {
-            let hits = if give { Hits::Return(n) } else { Hits::Take(n) };
+            let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
             let state = State { at, used, ..State::default() };
             let time_zone = TimeZone::parse("Europe/Berlin").unwrap();
             for algorithm in [

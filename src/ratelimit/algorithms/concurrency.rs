@@ -33,6 +33,10 @@ impl Concurrency {
         let held = parts.at(state, now);
         let (allowed, state) = match hits {
             Hits::Return(n) => (true, give_back(held, n)),
+            Hits::Charge(n) => {
+                let state = if n > 0 { add(held, n) } else { state };
+                (total(&parts.at(state, now)) <= limit, state)
+            }
             Hits::Take(n) => {
                 let allowed = total(&held).saturating_add(n.max(1)) <= limit;
                 (allowed, if n > 0 { add(held, n) } else { state })
@@ -84,7 +88,12 @@ mod tests {
     }
 
     fn hits() -> impl Strategy<Value = Hits> {
-        prop_oneof![(0u64..4).prop_map(Hits::Take), (0u64..4).prop_map(Hits::Return)]
+        let n = 0u64..4;
+        prop_oneof![
+            n.clone().prop_map(Hits::Take),
+            n.clone().prop_map(Hits::Charge),
+            n.prop_map(Hits::Return)
+        ]
     }
 
     proptest! {
@@ -103,6 +112,10 @@ mod tests {
                 let verdict = gauge.count(state, hits, now);
                 let allowed = match hits {
                     Hits::Take(n) => leases.take(now, n),
+                    Hits::Charge(n) => {
+                        leases.take(now, n);
+                        leases.taken.len() <= leases.limit
+                    }
                     Hits::Return(n) => {
                         leases.give_back(now, n);
                         true
@@ -151,9 +164,9 @@ mod tests {
 
         #[test]
         fn nothing_panics(
-            limit: u32, lease_ms: u64, at: u64, used: u32, earlier: [u32; 8], n: u64, give: bool, now: u64,
+            limit: u32, lease_ms: u64, at: u64, used: u32, earlier: [u32; 8], n: u64, kind in 0usize..3, now: u64,
         ) {
-            let hits = if give { Hits::Return(n) } else { Hits::Take(n) };
+            let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
             let state = State { at, used: used.into(), earlier };
             let _ = Concurrency { limit, lease_ms }.count(state, hits, now);
         }

@@ -24,6 +24,10 @@ impl FixedWindow {
         let window = if fresh { State { at: now, ..State::default() } } else { state };
         let (allowed, used) = match hits {
             Hits::Return(n) => (true, window.used.saturating_sub(n)),
+            Hits::Charge(n) => {
+                let used = window.used.saturating_add(n);
+                (used <= limit, used)
+            }
             Hits::Take(n) => {
                 let allowed = window.used.saturating_add(n.max(1)) <= limit;
                 (allowed, if allowed { window.used + n } else { window.used })
@@ -86,10 +90,38 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(requests: u32, window_ms: u64, at: u64, used: u64, n: u64, give: bool, now: u64) {
-            let hits = if give { Hits::Return(n) } else { Hits::Take(n) };
+        fn nothing_panics(requests: u32, window_ms: u64, at: u64, used: u64, n: u64, kind in 0usize..3, now: u64) {
+            let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
             let _ = FixedWindow { requests, window_ms }.count(State { at, used, ..State::default() }, hits, now);
         }
+    }
+
+    #[test]
+    fn what_is_charged_counts_beyond_the_limit() {
+        let window = FixedWindow { requests: 10, window_ms: 1_000 };
+        let mut state = State::default();
+        for (hits, allowed, used, remaining) in [
+            (Hits::Charge(8), true, 8, 2),
+            (Hits::Take(5), false, 8, 2),
+            (Hits::Charge(2), true, 10, 0),
+            (Hits::Charge(0), true, 10, 0),
+            (Hits::Take(0), false, 10, 0),
+            (Hits::Charge(5), false, 15, 0),
+            (Hits::Charge(0), false, 15, 0),
+            (Hits::Return(4), true, 11, 0),
+            (Hits::Return(1), true, 10, 0),
+            (Hits::Charge(0), true, 10, 0),
+            (Hits::Charge(u64::MAX), false, u64::MAX, 0),
+        ] {
+            let verdict = window.count(state, hits, 5);
+            assert_eq!(
+                (verdict.allowed, verdict.state.used, verdict.remaining),
+                (allowed, used, remaining),
+                "{hits:?}"
+            );
+            state = verdict.state;
+        }
+        assert!(window.count(state, Hits::Charge(10), 1_005).allowed, "the next window");
     }
 
     #[test]

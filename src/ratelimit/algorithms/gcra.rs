@@ -33,6 +33,10 @@ impl Gcra {
                 let level = level.saturating_sub(n.saturating_mul(DROPS));
                 (true, moved(level), level, 0)
             }
+            Hits::Charge(n) => {
+                let level = level.saturating_add(n.saturating_mul(DROPS));
+                (level <= capacity, moved(level), level, 0)
+            }
             Hits::Take(n) => {
                 let wanted = n.max(1).saturating_mul(DROPS);
                 let allowed = level.saturating_add(wanted) <= capacity;
@@ -174,8 +178,8 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(requests: u32, period_ms: u64, burst: u32, at: u64, used: u64, n: u64, give: bool, now: u64) {
-            let hits = if give { Hits::Return(n) } else { Hits::Take(n) };
+        fn nothing_panics(requests: u32, period_ms: u64, burst: u32, at: u64, used: u64, n: u64, kind in 0usize..3, now: u64) {
+            let hits = [Hits::Return(n), Hits::Take(n), Hits::Charge(n)][kind];
             let _ = Gcra { requests, period_ms, burst }.count(State { at, used, ..State::default() }, hits, now);
         }
     }

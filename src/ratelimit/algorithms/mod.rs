@@ -51,11 +51,13 @@ impl From<u64> for Now {
 pub enum Hits {
     /// So many hits, all or none. 0 only asks whether one more would be allowed.
     Take(u64),
+    /// So many hits, which stay taken even if they are refused. 0 only asks whether none was refused so far.
+    Charge(u64),
     /// So many hits given back, never more than were taken. Always allowed.
     Return(u64),
 }
 
-/// What an algorithm says. A refusal leaves the state as it was, but for [`charges_refusals`].
+/// What an algorithm says. A refusal leaves the state as it was, but for [`Hits::Charge`] and [`charges_refusals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the hits are allowed.

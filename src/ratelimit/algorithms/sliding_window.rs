@@ -27,6 +27,11 @@ impl SlidingWindow {
         let used = parts.used(&seen, limit, now);
         let (allowed, after, wanted) = match hits {
             Hits::Return(n) => (true, give_back(seen, n), 0),
+            Hits::Charge(n) => {
+                let charged = if n > 0 { add(seen, n) } else { seen };
+                let allowed = parts.used(&charged, limit, now) <= limit;
+                (allowed, if n > 0 { charged } else { state }, 0)
+            }
             Hits::Take(n) => {
                 let allowed = used.saturating_add(n.max(1)) <= limit;
                 (allowed, if allowed && n > 0 { add(seen, n) } else { state }, n.max(1))

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::cells::Cells;
 use super::key::{CounterKey, Secret};
-use super::{Ask, Counters, Hits, Outcome, Unavailable};
+use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
 use crate::clock;
 use crate::ratelimit::algorithms::{Now, State, Verdict, charges_refusals, count, has_parts};
 
@@ -129,7 +129,8 @@ impl Memory {
                 verdict: count(&ask.limit.algorithm, before, ask.hits, now),
             });
         }
-        if charges.iter().any(|charge| !charge.verdict.allowed) {
+        let answers = asks.iter().zip(&charges).map(|(ask, charge)| (ask.role, charge.verdict.allowed));
+        if !admitted(answers) {
             revoke(asks, &mut charges, now);
         }
         for (ask, charge) in asks.iter().zip(&charges) {
@@ -225,8 +226,8 @@ fn state_at(charges: &[Charge], place: Place) -> Option<State> {
     charges.iter().rev().find(|charge| charge.place == place).map(|charge| charge.verdict.state)
 }
 
-/// Takes back what was allowed, since some other ask was refused. What was given back stays given, and what is charged
-/// in any case stays charged.
+/// Takes back what was taken, since the request does not go through. What was given back stays given, and what is to be
+/// charged in any case stays charged.
 fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: Now) {
     for (at, ask) in asks.iter().enumerate() {
         let (earlier, rest) = charges.split_at_mut(at);
@@ -240,7 +241,7 @@ fn revoke(asks: &[Ask<'_>], charges: &mut [Charge], now: Now) {
                 let uncharged = count(algorithm, charge.before, Hits::Take(0), now);
                 Verdict { allowed: true, ..uncharged }
             }
-            Hits::Return(_) => count(algorithm, charge.before, ask.hits, now),
+            Hits::Charge(_) | Hits::Return(_) => count(algorithm, charge.before, ask.hits, now),
         };
     }
 }

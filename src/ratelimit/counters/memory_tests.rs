@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use proptest::prelude::*;
 
+use super::super::Role;
 use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
 
@@ -26,8 +27,11 @@ fn key(value: &str) -> [Entry; 1] {
 
 fn take(table: &Memory, asks: &[(&Limit, &str, u64)], now: u64) -> Vec<bool> {
     let keys: Vec<[Entry; 1]> = asks.iter().map(|(_, value, _)| key(value)).collect();
-    let asks: Vec<Ask<'_>> =
-        asks.iter().zip(&keys).map(|((limit, _, n), key)| Ask { limit, key, hits: Hits::Take(*n) }).collect();
+    let asks: Vec<Ask<'_>> = asks
+        .iter()
+        .zip(&keys)
+        .map(|((limit, _, n), key)| Ask { limit, key, hits: Hits::Take(*n), role: Role::Binding })
+        .collect();
     table.decide_at(&asks, now).iter().map(|outcome| outcome.allowed).collect()
 }
 
@@ -42,8 +46,35 @@ fn one_refusal_charges_nobody() {
         assert_eq!(take(&table, &[(&wide, "k", 1), (&narrow, "k", 1)], 5), [true, false]);
     }
     let key = key("k");
-    let left = table.decide_at(&[Ask { limit: &wide, key: &key, hits: Hits::Take(0) }], 5);
+    let left =
+        table.decide_at(&[Ask { limit: &wide, key: &key, hits: Hits::Take(0), role: Role::Binding }], 5);
     assert_eq!(left[0].remaining, 8);
+}
+
+#[test]
+fn what_has_no_say_refuses_nobody_and_what_is_charged_stays() {
+    let table = Memory::default();
+    let (wide, narrow) = (window("wide", 10), window("narrow", 1));
+    let key = key("k");
+    let ask = |limit, hits, role| Ask { limit, key: &key, hits, role };
+    let left = |limit| table.decide_at(&[ask(limit, Hits::Take(0), Role::Binding)], 5)[0].remaining;
+    for role in [Role::Shadow, Role::Quota(1)] {
+        let asks = [
+            ask(&wide, Hits::Take(1), Role::Quota(0)),
+            ask(&narrow, Hits::Take(1), role),
+            ask(&narrow, Hits::Take(1), role),
+        ];
+        drop(table.decide_at(&asks, 5));
+    }
+    assert_eq!((left(&wide), left(&narrow)), (8, 0), "charged, whatever has no say");
+    let refused = [ask(&wide, Hits::Charge(3), Role::Binding), ask(&narrow, Hits::Charge(3), Role::Binding)];
+    let outcomes = table.decide_at(&refused, 5);
+    assert_eq!([outcomes[0].allowed, outcomes[1].allowed], [true, false]);
+    assert_eq!(left(&wide), 5, "charged in a request that is refused");
+    drop(table.decide_at(&[ask(&narrow, Hits::Return(3), Role::Binding)], 5));
+    assert_eq!(left(&narrow), 0);
+    drop(table.decide_at(&[ask(&narrow, Hits::Return(1), Role::Binding)], 5));
+    assert_eq!(left(&narrow), 1);
 }
 
 #[test]
@@ -63,8 +94,8 @@ fn what_is_given_back_in_a_refused_request_stays_given() {
     assert_eq!(take(&table, &[(&two, "k", 2)], 5), [true]);
     let key = key("k");
     let asks = [
-        Ask { limit: &two, key: &key, hits: Hits::Return(1) },
-        Ask { limit: &none, key: &key, hits: Hits::Take(1) },
+        Ask { limit: &two, key: &key, hits: Hits::Return(1), role: Role::Binding },
+        Ask { limit: &none, key: &key, hits: Hits::Take(1), role: Role::Binding },
     ];
     assert!(!table.decide_at(&asks, 5)[1].allowed);
     assert_eq!(take(&table, &[(&two, "k", 1)], 5), [true]);
@@ -76,7 +107,9 @@ fn a_gauge_is_charged_whoever_refuses() {
     let table = Memory::default();
     let (gauge, none) = (gauge(2), window("none", 0));
     let key = key("k");
-    let left = |hits| table.decide_at(&[Ask { limit: &gauge, key: &key, hits }], 5)[0].remaining;
+    let left = |hits| {
+        table.decide_at(&[Ask { limit: &gauge, key: &key, hits, role: Role::Binding }], 5)[0].remaining
+    };
     assert_eq!(take(&table, &[(&gauge, "k", 1), (&none, "k", 1)], 5), [true, false]);
     assert_eq!(left(Hits::Take(0)), 1);
     assert_eq!(take(&table, &[(&none, "k", 1), (&gauge, "k", 2)], 5), [false, false]);
@@ -102,7 +135,8 @@ fn what_the_overflow_gauge_was_charged_comes_back_to_it() {
     let gauge = gauge(2);
     for (name, now) in [("a", 1_001), ("b", 1_002), ("c", 2_000)] {
         let key = key(name);
-        let outcome = |hits| table.decide_at(&[Ask { limit: &gauge, key: &key, hits }], now)[0];
+        let outcome =
+            |hits| table.decide_at(&[Ask { limit: &gauge, key: &key, hits, role: Role::Binding }], now)[0];
         assert_eq!(outcome(Hits::Take(2)), Outcome { allowed: true, remaining: 0, reset_ms: 0 }, "{name}");
         assert!(outcome(Hits::Return(2)).allowed);
         assert_eq!(outcome(Hits::Take(0)).remaining, 2, "{name}");
@@ -232,7 +266,7 @@ proptest! {
             let keys: Vec<[Entry; 1]> = step.asks.iter().map(|ask| key(&ask.1.to_string())).collect();
             let hits = |n, back| if back { Hits::Return(n) } else { Hits::Take(n) };
             let asks: Vec<Ask<'_>> = step.asks.iter().zip(&keys)
-                .map(|(&(limit, _, n, back), key)| Ask { limit: &limits[limit], key, hits: hits(n, back) })
+                .map(|(&(limit, _, n, back), key)| Ask { limit: &limits[limit], key, hits: hits(n, back), role: Role::Binding })
                 .collect();
             let mut next = plain.clone();
             let mut returned = plain.clone();

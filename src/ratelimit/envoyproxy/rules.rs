@@ -1,0 +1,304 @@
+//! The meaning of files: a trie of descriptors with what limits them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value};
+
+use super::pattern::Patterns;
+use super::yaml::{self, Descriptor, File, RateLimit};
+use super::{Error, Reading};
+use crate::model::limit::{Algorithm, Key, Limit};
+
+/// Every limit of a folder. Pure: the same files give the same rules.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub(super) reading: Reading,
+    pub(super) domains: HashMap<Box<str>, usize>,
+    pub(super) nodes: Vec<Node>,
+}
+
+/// A descriptor, or a domain.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) rule: Option<Arc<Rule>>,
+    /// What values are replaced by where they are counted, if they share a threshold.
+    pub(super) shared: Option<Box<str>>,
+    /// By key and value; no value is every other.
+    pub(super) below: HashMap<Place, usize>,
+    /// By key, those whose value has a `*` in it.
+    pub(super) patterns: HashMap<Box<str>, Patterns>,
+}
+
+/// The key and value of a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) key: Box<str>,
+    pub(super) value: Option<Box<str>>,
+}
+
+/// What limits a descriptor.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its place, as envoyproxy/ratelimit calls it: `DOMAIN.KEY_VALUE.KEY`.
+    pub path: Arc<str>,
+    /// What is counted; without meaning if it is unlimited.
+    pub limit: Limit,
+    /// Nothing is counted, and everything allowed.
+    pub unlimited: bool,
+    /// Over the limit is answered as within it.
+    pub shadow: bool,
+    /// A request is refused only if every group of its quotas is used up.
+    pub quota: bool,
+    /// By which others may replace it; empty is none. Shown to clients by Envoy.
+    pub name: Box<str>,
+    /// The names of those that do not count where this one does.
+    pub replaces: Vec<Box<str>>,
+    /// Sent along in the dynamic metadata while it is within its limit.
+    pub metadata: Map<String, Value>,
+    pub(in crate::ratelimit) tally: Arc<Tally>,
+}
+
+/// Decisions by one rule. They outlive its changes.
+#[derive(Debug, Default)]
+pub(in crate::ratelimit) struct Tally {
+    within: AtomicU64,
+    over: AtomicU64,
+}
+
+impl Tally {
+    pub(in crate::ratelimit) fn count(&self, allowed: bool) {
+        let counter = if allowed { &self.within } else { &self.over };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Rule {
+    /// Descriptors so far that were within the limit, and over it.
+    #[must_use]
+    pub fn decided(&self) -> (u64, u64) {
+        (self.tally.within.load(Ordering::Relaxed), self.tally.over.load(Ordering::Relaxed))
+    }
+}
+
+impl Rules {
+    /// The rules of these files, each a name and its text, in this order.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: the file, the place in it and what is accepted there.
+    pub fn read(files: &[(String, String)], reading: Reading) -> Result<Self, Error> {
+        let mut rules = Self { reading, ..Self::default() };
+        for (name, text) in files {
+            let form = |reason| Error::Form { file: name.clone(), reason };
+            let file = yaml::parse(text).map_err(form)?;
+            let wrong = |(at, reason)| Error::Meaning { file: name.clone(), at, reason };
+            rules.add(file).map_err(wrong)?;
+        }
+        Ok(rules)
+    }
+
+    /// Takes over what was decided by rules of the same place, so that a change loses no count of it.
+    #[must_use]
+    pub fn continuing(mut self, before: &Self) -> Self {
+        let known: BTreeMap<_, _> = before.iter().map(|rule| (rule.path.clone(), &rule.tally)).collect();
+        for rule in self.nodes.iter_mut().filter_map(|node| node.rule.as_mut()) {
+            let tally = known.get(&rule.path);
+            if let (Some(rule), Some(tally)) = (Arc::get_mut(rule), tally) {
+                rule.tally = Arc::clone(tally);
+            }
+        }
+        self
+    }
+
+    /// How they are read.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// Whether there is a domain of this name.
+    #[must_use]
+    pub fn has_domain(&self, domain: &str) -> bool {
+        self.domains.contains_key(domain)
+    }
+
+    /// All rules, in file order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.nodes.iter().filter_map(|node| node.rule.as_ref())
+    }
+
+    fn add(&mut self, file: File) -> Result<(), Wrong> {
+        let File { domain, descriptors } = file;
+        if domain.is_empty() {
+            return wrong("domain", "is empty: a file names the domain of its descriptors");
+        }
+        let root = match self.domains.get(&*domain) {
+            Some(_) if !self.reading.merge_domains => {
+                return wrong(
+                    "domain",
+                    format!("duplicate domain '{domain}': another file has it; merge them"),
+                );
+            }
+            Some(root) => *root,
+            None => {
+                let root = self.push(Node::default());
+                self.domains.insert(domain.as_str().into(), root);
+                root
+            }
+        };
+        self.add_below(root, &domain, &domain, "", descriptors)
+    }
+
+    fn push(&mut self, node: Node) -> usize {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    fn add_below(
+        &mut self,
+        parent: usize,
+        domain: &str,
+        path: &str,
+        at: &str,
+        descriptors: Vec<Descriptor>,
+    ) -> Result<(), Wrong> {
+        for (index, descriptor) in descriptors.into_iter().enumerate() {
+            let at = format!("{at}descriptors[{index}]");
+            if descriptor.key.is_empty() {
+                return wrong(format!("{at}.key"), "descriptor has empty key");
+            }
+            let Descriptor { key, value, .. } = &descriptor;
+            let composite = if value.is_empty() { key.clone() } else { format!("{key}_{value}") };
+            let path = format!("{path}.{composite}");
+            let rule = rule(&descriptor, domain, &path, &at)?;
+            let shared = shared(&descriptor, &at)?;
+            let place = if self.reading.compatible.keys {
+                Place { key: composite.into(), value: None }
+            } else {
+                Place::new(key, value)
+            };
+            let node = self.push(Node { rule: rule.map(Arc::new), shared, ..Node::default() });
+            self.link(parent, place, node).map_err(|()| {
+                (at.clone(), format!("duplicate descriptor composite key '{path}': one of the two has to go"))
+            })?;
+            self.add_below(node, domain, &path, &format!("{at}."), descriptor.descriptors)?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, parent: usize, place: Place, node: usize) -> Result<(), ()> {
+        let parent = &mut self.nodes[parent];
+        // Joined keys are one text, and all their patterns are of one list.
+        let (key, text) = match &place.value {
+            Some(value) => (&*place.key, &**value),
+            None if self.reading.compatible.keys => ("", &*place.key),
+            None => ("", ""),
+        };
+        if text.contains('*') {
+            parent.patterns.entry(key.into()).or_default().push(text, node);
+        }
+        if parent.below.insert(place, node).is_some() { Err(()) } else { Ok(()) }
+    }
+}
+
+impl Place {
+    fn new(key: &str, value: &str) -> Self {
+        Self { key: key.into(), value: if value.is_empty() { None } else { Some(value.into()) } }
+    }
+}
+
+/// A place, and what is wrong there.
+type Wrong = (String, String);
+
+fn wrong<T>(at: impl Into<String>, reason: impl Into<String>) -> Result<T, Wrong> {
+    Err((at.into(), reason.into()))
+}
+
+fn shared(descriptor: &Descriptor, at: &str) -> Result<Option<Box<str>>, Wrong> {
+    match descriptor.share_threshold {
+        true if !descriptor.value.contains('*') => wrong(
+            format!("{at}.share_threshold"),
+            format!(
+                "can only be used with a wildcard value (one with `*`), and the value is '{}'",
+                descriptor.value
+            ),
+        ),
+        true => Ok(Some(descriptor.value.as_str().into())),
+        false => Ok(None),
+    }
+}
+
+fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<Option<Rule>, Wrong> {
+    let Some(limit) = &descriptor.rate_limit else { return Ok(None) };
+    let at = format!("{at}.rate_limit");
+    let algorithm = algorithm(limit, &at)?;
+    for (index, replaced) in limit.replaces.iter().enumerate() {
+        let at = format!("{at}.replaces[{index}].name");
+        if replaced.name.is_empty() {
+            return wrong(at, "should not be empty: it is the name of the limit that is replaced");
+        }
+        if replaced.name == limit.name {
+            return wrong(at, format!("replaces should not contain the limit's own name '{}'", limit.name));
+        }
+    }
+    Ok(Some(Rule {
+        path: path.into(),
+        limit: counted(domain, path, algorithm),
+        unlimited: limit.unlimited,
+        shadow: descriptor.shadow_mode,
+        quota: descriptor.quota_mode,
+        name: limit.name.as_str().into(),
+        replaces: limit.replaces.iter().map(|replaced| replaced.name.as_str().into()).collect(),
+        metadata: descriptor.metadata.clone(),
+        tally: Arc::default(),
+    }))
+}
+
+/// What is counted at a place of a domain. The id is none that people see: two domains never share one.
+pub(in crate::ratelimit) fn counted(domain: &str, path: &str, algorithm: Algorithm) -> Limit {
+    Limit::new(format!("{domain}\n{path}").into(), Key::ClientAddress, algorithm)
+}
+
+fn algorithm(limit: &RateLimit, at: &str) -> Result<Algorithm, Wrong> {
+    match (window_of(&limit.unit), limit.unlimited) {
+        (Some(window_ms), false) => Ok(window(limit.requests_per_unit, window_ms)),
+        (None, true) if ["", "unknown"].iter().any(|none| limit.unit.eq_ignore_ascii_case(none)) => {
+            Ok(window(0, 1))
+        }
+        (_, true) => wrong(format!("{at}.unit"), "should not specify rate limit unit when unlimited"),
+        (None, false) => wrong(
+            format!("{at}.unit"),
+            format!(
+                "invalid rate limit unit '{}': expected {}",
+                limit.unit,
+                UNITS.map(|(name, _)| name).join(", ")
+            ),
+        ),
+    }
+}
+
+const SECOND_MS: u64 = 1_000;
+const DAY_MS: u64 = 86_400 * SECOND_MS;
+
+/// The units and their windows; a month has 30 days and a year 365, as there.
+const UNITS: [(&str, u64); 7] = [
+    ("second", SECOND_MS),
+    ("minute", 60 * SECOND_MS),
+    ("hour", 3_600 * SECOND_MS),
+    ("day", DAY_MS),
+    ("week", 7 * DAY_MS),
+    ("month", 30 * DAY_MS),
+    ("year", 365 * DAY_MS),
+];
+
+/// The window of a unit by its name, in any case.
+pub(in crate::ratelimit) fn window_of(name: &str) -> Option<u64> {
+    UNITS.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).map(|(_, window_ms)| *window_ms)
+}
+
+/// So many requests in a window.
+pub(in crate::ratelimit) fn window(requests: u32, window_ms: u64) -> Algorithm {
+    Algorithm::FixedWindow { requests, window_ms }
+}
