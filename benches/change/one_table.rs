@@ -67,10 +67,17 @@ struct Table {
 
 impl Table {
     fn follow(&mut self, snapshot: &Arc<Snapshot>) -> anyhow::Result<Arc<Snapshot>> {
-        let changes = snapshot.changes_since(self.seen.sequence()).context("too many changes at once")?;
+        // No log remembers a first build.
+        let changes: Vec<_> = if self.hosts.is_empty() {
+            let all = TypeUrl::ALL.iter().flat_map(|type_url| snapshot.iter(*type_url));
+            all.map(|resource| (resource.type_url(), resource.name())).collect()
+        } else {
+            let changes = snapshot.changes_since(self.seen.sequence()).context("too many changes at once")?;
+            changes.map(|(_, type_url, name)| (type_url, name)).collect()
+        };
         let mut update = Update::default();
         let mut rerouted = false;
-        for (_, type_url, name) in changes {
+        for (type_url, name) in changes {
             let resource = snapshot.get(type_url, name);
             match (type_url, resource) {
                 (TypeUrl::RouteConfiguration, resource) => {

@@ -149,7 +149,8 @@ impl ControlPlane {
             changes: changes.clone(),
             metrics: metrics.clone(),
         };
-        this.spawn_on_thread(pipeline::run(compiler, receiver, fleet.rejections(), outlets, this.ended()));
+        let compiled = pipeline::run(compiler, receiver, fleet.rejections(), outlets, this.ended());
+        this.tasks.spawn(compiled);
         let service =
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
@@ -191,12 +192,6 @@ impl ControlPlane {
                 () = ended => Ok(()),
             }
         });
-    }
-
-    /// For what computes between two polls, however long.
-    fn spawn_on_thread(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let runtime = tokio::runtime::Handle::current();
-        self.tasks.spawn_blocking(move || runtime.block_on(task));
     }
 
     fn spawn_admin(&mut self, admin: TcpListener, health: Option<TcpListener>, state: admin::State) {

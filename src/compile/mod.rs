@@ -151,13 +151,28 @@ impl Compiler {
         self.compiled.update.remove.extend(keys.filter(|key| !set.contains(key)));
     }
 
-    /// Takes changes in, and brings everything up to date that follows from them. Until every source has been read in
-    /// full nothing is computed, since most of it would be computed again.
+    /// Takes changes in, and brings everything up to date that follows from them.
     pub fn apply(&mut self, changes: Vec<Change>) -> &Published {
+        self.take(changes);
+        self.settle()
+    }
+
+    /// Takes changes in; what follows from them is [`due`](Self::due).
+    pub fn take(&mut self, changes: Vec<Change>) {
         self.events.clear();
         for change in changes {
             self.store_change(change);
         }
+    }
+
+    /// How much is to be computed, as far as can be told before.
+    pub fn due(&self) -> usize {
+        self.compiled.dirty.len()
+    }
+
+    /// Brings everything up to date. Until every source has been read in full nothing is computed, since most of it would
+    /// be computed again.
+    pub fn settle(&mut self) -> &Published {
         if self.compiled.published.ready {
             self.run();
             self.forget_resumed();
@@ -168,7 +183,7 @@ impl Compiler {
         &self.compiled.published
     }
 
-    /// What the last [`apply`](Self::apply) did to objects. A listing says all again that there is; only what is different
+    /// What the last [`take`](Self::take) did to objects. A listing says all again that there is; only what is different
     /// from before has happened.
     pub fn take_events(&mut self) -> Vec<(ObjectKey, Event)> {
         std::mem::take(&mut self.events)
