@@ -93,7 +93,7 @@ mod tests {
     const RULES: &str = "
 domain: dummy
 descriptors:
-- {key: perday, rate_limit: {unit: day, requests_per_unit: 1}}
+- {key: perday, rate_limit: {unit: year, requests_per_unit: 1}}
 - {key: free, shadow_mode: true, rate_limit: {unlimited: true}}
 - {key: k, value: v, descriptors: [{key: l, quota_mode: true, rate_limit: {unit: second, requests_per_unit: 7}}]}";
 
@@ -121,7 +121,7 @@ descriptors:
         let service = service(Memory::default());
         let request = r#"{"domain": "dummy", "descriptors": [{"entries": [{"key": "perday"}]}]}"#;
         let (status, body) = ask(&service, "/json", request).await;
-        let limit = json!({"requestsPerUnit": 1, "unit": "DAY"});
+        let limit = json!({"requestsPerUnit": 1, "unit": "YEAR"});
         let mut body: Value = serde_json::from_str(&body).unwrap();
         let reset = body["statuses"][0]["durationUntilReset"].take();
         assert!(reset.as_str().unwrap().ends_with('s'), "{reset}");
@@ -162,7 +162,7 @@ descriptors:
         let service = service(Memory::default());
         let lines = "dummy.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: true, quota_mode: false\n\
                      dummy.k_v.l: unit=SECOND requests_per_unit=7, shadow_mode: false, quota_mode: true\n\
-                     dummy.perday: unit=DAY requests_per_unit=1, shadow_mode: false, quota_mode: false\n";
+                     dummy.perday: unit=YEAR requests_per_unit=1, shadow_mode: false, quota_mode: false\n";
         assert_eq!(ask(&service, "/rlconfig", "").await, (200, lines.to_owned()));
         assert_eq!(ask(&service, "/healthcheck", "").await, (200, "OK".to_owned()));
         assert_eq!(ask(&service, "/elsewhere", "").await.0, 404);

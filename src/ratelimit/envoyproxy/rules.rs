@@ -298,7 +298,7 @@ pub(in crate::ratelimit) fn window_of(name: &str) -> Option<u64> {
     UNITS.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).map(|(_, window_ms)| *window_ms)
 }
 
-/// So many requests in a window.
+/// So many requests in each window of the clock, which all keys have in common.
 pub(in crate::ratelimit) fn window(requests: u32, window_ms: u64) -> Algorithm {
-    Algorithm::FixedWindow { requests, window_ms }
+    Algorithm::AlignedWindow { requests, window_ms }
 }

@@ -13,6 +13,7 @@ use envoy_types::pb::google::protobuf::{Struct, UInt64Value, Value};
 use tokio::sync::watch;
 
 use super::*;
+use crate::model::limit::Algorithm;
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::service::{Headers, Modes, Options, RateLimit};
 
@@ -258,6 +259,7 @@ descriptors:
   descriptors:";
     let rules = read(text, PLAIN).unwrap();
     let rule = rules.iter().next().unwrap();
+    assert!(matches!(rule.limit.algorithm, Algorithm::AlignedWindow { .. }), "windows of the clock");
     assert!(rule.quota && !rule.shadow && !rule.unlimited);
     assert_eq!((&*rule.name, rule.replaces.len(), rule.metadata.len()), ("n", 1, 2));
     assert_eq!(rule.limit.algorithm.quota(), (u32::MAX, 86_400_000));
@@ -429,11 +431,11 @@ async fn a_caller_may_bring_its_own_limit() {
     // Also where nothing else matches, and in place of shadow mode and of no limit at all.
     for text in ["two=k", "unknown=k", "shadow=k", "free=k"] {
         for (left, code) in [(0, Code::Ok), (0, Code::OverLimit)] {
-            let answer = rig.ask(vec![own(1, 3, text)], 0).await;
+            let answer = rig.ask(vec![own(1, 6, text)], 0).await;
             let status = &answer.statuses[0];
             assert_eq!((status.code(), status.limit_remaining), (code, left), "{text}");
             let limit = status.current_limit.clone().unwrap();
-            assert_eq!((limit.requests_per_unit, limit.unit()), (1, Unit::Hour));
+            assert_eq!((limit.requests_per_unit, limit.unit()), (1, Unit::Year));
         }
     }
     assert_eq!(rig.left(&["two=k"]).await, (true, vec![(true, 1)]), "the other limit goes on");
@@ -442,7 +444,7 @@ async fn a_caller_may_bring_its_own_limit() {
         descriptors: vec![own(0, unit, "k=v")],
         hits_addend: 0,
     };
-    let answer = rig.0.decide(&request("nowhere", 3)).await.unwrap();
+    let answer = rig.0.decide(&request("nowhere", 6)).await.unwrap();
     assert_eq!(answer.overall_code(), Code::Ok, "a domain that there is not has no limits");
     for unit in [0, 77] {
         assert_eq!(rig.0.decide(&request("d", unit)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
