@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::super::Role;
 use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
+use crate::values::calendar::{CalendarUnit, TimeZone};
 
 fn limit(id: &str, algorithm: Algorithm) -> Limit {
     Limit::new(id.into(), Key::ClientAddress, algorithm)
@@ -231,6 +232,38 @@ fn threads_cannot_get_more() {
     assert!(allowed.iter().all(|n| *n <= 300), "{allowed:?}");
 }
 
+fn every_algorithm(requests: u32, window_ms: u64) -> [Algorithm; 6] {
+    let time_zone = TimeZone::parse("UTC").unwrap();
+    [
+        Algorithm::Gcra { requests, period_ms: window_ms, burst: requests - 1 },
+        Algorithm::FixedWindow { requests, window_ms },
+        Algorithm::AlignedWindow { requests, window_ms },
+        Algorithm::SlidingWindow { requests, window_ms },
+        Algorithm::Calendar { requests, unit: CalendarUnit::Day, time_zone },
+        Algorithm::Concurrency { limit: requests, lease_ms: window_ms },
+    ]
+}
+
+/// Ten times as many keys as fit, each asking for more than it may have: those that have a counter get their limit, and
+/// all others together what one of them would. When all have been idle, that begins anew.
+#[test]
+fn a_flood_gets_no_more_than_its_counters_whatever_the_algorithm() {
+    const DAY_MS: u64 = 86_400_000;
+    for algorithm in every_algorithm(3, DAY_MS) {
+        let (table, flooded) = (Memory::new(512), limit("flooded", algorithm));
+        for day in [2, 5, 9] {
+            let now = day * DAY_MS;
+            let key_gets =
+                |n| (0..5).filter(|_| take(&table, &[(&flooded, &format!("{day}-{n}"), 1)], now)[0]).count();
+            let each: Vec<usize> = (0..5_000).map(key_gets).collect();
+            assert!(each.iter().all(|got| *got <= 3), "{algorithm:?}");
+            let all: usize = each.iter().sum();
+            assert!((3 * 400..=3 * 512 + 3).contains(&all), "{algorithm:?}: {all}");
+            assert!(table.usage().counters <= 512, "{algorithm:?}");
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Step {
     gap: u64,
@@ -285,6 +318,30 @@ proptest! {
             plain = if expected.iter().all(|ok| *ok) { next } else { returned };
             let got: Vec<bool> = table.decide_at(&asks, now).iter().map(|outcome| outcome.allowed).collect();
             prop_assert_eq!(got, expected);
+        }
+    }
+
+    /// A table that has room for hardly any key allows nothing that a key's own state would refuse, whatever was dropped
+    /// to make room. Not so where a window begins with the first hit: that of the overflow counter began with another's.
+    #[test]
+    fn a_full_table_allows_no_key_more_than_its_own_state_would(
+        which in prop::sample::select(vec![0usize, 2, 3, 4, 5]), capacity in 1usize..5,
+        steps in prop::collection::vec((0u64..500, 0u8..8, 1u64..3), 1..200),
+    ) {
+        let flooded = limit("flooded", every_algorithm(4, 1_600)[which]);
+        let table = Memory::new(capacity);
+        let mut plain: HashMap<u8, State> = HashMap::new();
+        let mut now = 1_000_000;
+        for (gap, name, n) in steps {
+            now += gap;
+            let allowed = take(&table, &[(&flooded, &name.to_string(), n)], now)[0];
+            let state = plain.entry(name).or_default();
+            let own = count(&flooded.algorithm, *state, Hits::Take(n), now);
+            if allowed || charges_refusals(&flooded.algorithm) {
+                prop_assert!(own.allowed || !allowed);
+                *state = own.state;
+            }
+            prop_assert!(table.usage().counters <= capacity);
         }
     }
 }
