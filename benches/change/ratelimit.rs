@@ -59,8 +59,8 @@ pub(super) fn text() -> anyhow::Result<String> {
     }
     Ok(format!(
         "## Rate limit service\n\n{}\nMedians of {rounds} rounds in turn, on {}: the server on one core, the client on \
-         another with 128 calls under way over 4 connections, a descriptor of two entries each (a route with a rule, one of \
-         10,000 users). limitador is its library behind the same gRPC server.\n\n{}\n",
+         another with 128 calls under way over 4 connections, a descriptor of two entries each (a route with a rule and a user: \
+         10,000 counters in all). limitador is its library behind the same gRPC server.\n\n{}\n",
         bars.text,
         &at[..10],
         table.text

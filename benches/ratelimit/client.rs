@@ -21,7 +21,8 @@ const CORE: &str = "1";
 const CONNECTIONS: usize = 4;
 /// Calls under way on each connection.
 const STREAMS: usize = 32;
-const USERS: u64 = 10_000;
+/// Counters, however many rules they are of.
+const COUNTERS: u64 = 10_000;
 /// What comes before what counts.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -93,7 +94,7 @@ async fn follow(
     loop {
         // Knuth's, for keys in any order that is the same in every run.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let request = request((random >> 33) % rules, (random >> 20) % USERS);
+        let request = request((random >> 33) % rules, (random >> 20) % (COUNTERS / rules).max(1));
         let at = Instant::now();
         let answer = client.should_rate_limit(request).await?.into_inner();
         anyhow::ensure!(answer.overall_code() == Code::Ok, "over a limit that is never reached");

@@ -1,7 +1,7 @@
 //! Decisions of the rate limit service over gRPC, beside a server that decides nothing and beside the limitador library.
 //!
 //! The server has one core and the client another. The client has 4 connections with 32 calls under way on each, of one
-//! descriptor with two entries: a route, for which there is a rule, and one of 10,000 users. What is compared are
+//! descriptor with two entries: a route, for which there is a rule, and a user; 10,000 pairs of them, however many rules. What is compared are
 //! decisions for each second of the server's CPU time, which the neighbours of a machine disturb least; contenders take
 //! turns, and the median of their rounds counts.
 //!

@@ -573,6 +573,8 @@ async fn headers_tell_of_the_limit_that_refuses_or_has_least_left() {
     );
     let found = headers(&["shadow=k", "none=k", "ten=k"]).await;
     assert_eq!(found[..2], [pair("L", "0"), pair("R", "0")], "the one that refuses");
+    headers(&["two=k"]).await;
+    assert_eq!(headers(&["none=k", "two=k"]).await[0], pair("L", "2"), "the last of those that refuse");
     assert_eq!(headers(&["free=k", "unknown=k"]).await, []);
     assert_eq!(Rig::new(LIMITS).ask(vec![descriptor("ten=k")], 0).await.response_headers_to_add, []);
 }
