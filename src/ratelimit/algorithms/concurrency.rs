@@ -14,7 +14,7 @@
 use super::parts::{Parts, add, give_back, total};
 use super::{Hits, State, Verdict};
 
-/// At most `limit` leases at once, each for `lease_ms` at the most. The state is that of [`super::parts`].
+/// At most `limit` leases at once, each for `lease_ms` at the most. The state is that of `parts`.
 #[derive(Clone, Copy, Debug)]
 pub struct Concurrency {
     /// Leases at once.

@@ -8,7 +8,7 @@
 use super::parts::{Parts, add, give_back};
 use super::{Hits, State, Verdict};
 
-/// `requests` hits in any `window_ms`. The state is that of [`super::parts`].
+/// `requests` hits in any `window_ms`. The state is that of `parts`.
 #[derive(Clone, Copy, Debug)]
 pub struct SlidingWindow {
     /// Hits a window.
