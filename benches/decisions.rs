@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chancery::model::limit::{Algorithm, Key, Limit};
 use chancery::ratelimit::counters::memory::Memory;
-use chancery::ratelimit::counters::{Ask, Hits};
+use chancery::ratelimit::counters::{Ask, Hits, Role};
 use chancery::values::calendar::{CalendarUnit, TimeZone};
 use criterion::Criterion;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
@@ -44,7 +44,10 @@ fn entry(number: u64) -> [Entry; 1] {
 fn filled(limit: &Limit) -> Memory {
     let table = Memory::new(CAPACITY);
     for number in 0..KEYS {
-        let outcome = table.decide_at(&[Ask { limit, key: &entry(number), hits: Hits::Take(1) }], START_MS);
+        let outcome = table.decide_at(
+            &[Ask { limit, key: &entry(number), hits: Hits::Take(1), role: Role::Binding }],
+            START_MS,
+        );
         assert!(outcome[0].allowed);
     }
     assert_eq!(table.usage().counters, KEYS as usize);
@@ -58,7 +61,7 @@ fn resident_bytes() -> usize {
 }
 
 fn limit(algorithm: Algorithm) -> Limit {
-    Limit { id: "Ingress/shop/api/limit".into(), key: Key::ClientAddress, algorithm }
+    Limit::new("Ingress/shop/api/limit".into(), Key::ClientAddress, algorithm)
 }
 
 fn say_bytes(of: &str) {
@@ -84,7 +87,7 @@ fn decisions(criterion: &mut Criterion) {
                 // No order that a cache could follow; some 100,000 decisions a second of the table's clock.
                 turn += 1;
                 let key = &keys[(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize];
-                let ask = Ask { limit: &limit, key, hits: Hits::Take(1) };
+                let ask = Ask { limit: &limit, key, hits: Hits::Take(1), role: Role::Binding };
                 black_box(table.decide_at(&[ask], START_MS + turn / 100))
             });
         });
