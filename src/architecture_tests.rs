@@ -15,6 +15,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("clock", &[]),
     ("parallel", &[]),
+    ("settled", &[]),
     ("telemetry", &[]),
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
@@ -23,7 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("store", &["values", "crd"]),
     ("source", &["values", "crd", "parallel", "store"]),
     ("options", &["settings"]),
-    ("tls", &["values", "options"]),
+    ("tls", &["values", "options", "settled"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
     ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
     ("xds", &[]),
@@ -47,7 +48,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "model", "tls"]),
+    ("ratelimit", &["values", "descriptors", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),

@@ -15,6 +15,7 @@ pub mod model;
 pub mod crd;
 pub mod clock;
 mod parallel;
+mod settled;
 pub mod descriptors;
 pub mod store;
 pub mod source;

@@ -14,6 +14,7 @@ use super::State;
 use super::identity::{Error, Identity, Pem};
 use crate::clock;
 use crate::options::TlsFiles;
+use crate::settled::Settled;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -22,21 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Follower {
     files: TlsFiles,
     state: watch::Sender<State>,
-    read: Read,
+    read: Settled<Result<Pem, Error>>,
     pub(super) every: Duration,
-}
-
-/// What was read of the files.
-struct Read {
-    last: Result<Pem, Error>,
-    /// The last that was read twice alike, and so was taken or refused.
-    settled: Result<Pem, Error>,
-}
-
-impl std::fmt::Debug for Read {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Read(…)")
-    }
 }
 
 impl Follower {
@@ -45,8 +33,7 @@ impl Follower {
         let identity = Arc::new(Identity::new(&pem, &files, clock::now())?);
         say(&files, &identity);
         let (state, seen) = watch::channel(State { identity, refused: false });
-        let read = Read { last: Ok(pem.clone()), settled: Ok(pem) };
-        Ok((Self { files, state, read, every: LOOK_EVERY }, seen))
+        Ok((Self { files, state, read: Settled::new(Ok(pem)), every: LOOK_EVERY }, seen))
     }
 
     /// Follows them until nobody cares.
@@ -67,13 +54,8 @@ impl Follower {
     }
 
     fn look(&mut self, read: Result<Pem, Error>) {
-        let whole = read == self.read.last;
-        self.read.last = read;
-        if !whole || self.read.last == self.read.settled {
-            return;
-        }
-        self.read.settled = self.read.last.clone();
-        let taken = self.read.last.as_ref().map_err(Error::clone);
+        let Some(taken) = self.read.read(read) else { return };
+        let taken = taken.as_ref().map_err(Error::clone);
         match taken.and_then(|pem| Identity::new(pem, &self.files, clock::now())) {
             Ok(identity) => {
                 say(&self.files, &identity);

@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Error, Reading, Rules};
+use crate::settled::Settled;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -30,9 +31,7 @@ pub struct Follower {
     folder: PathBuf,
     reading: Reading,
     rules: watch::Sender<Arc<Rules>>,
-    last: Result<Files, Error>,
-    /// The last that was read twice alike, and so was taken or refused.
-    settled: Result<Files, Error>,
+    read: Settled<Result<Files, Error>>,
 }
 
 impl Follower {
@@ -45,7 +44,7 @@ impl Follower {
         let rules = Rules::read(&files, reading)?;
         say(&folder, &files, &rules);
         let (rules, seen) = watch::channel(Arc::new(rules));
-        Ok((Self { folder, reading, rules, last: Ok(files.clone()), settled: Ok(files) }, seen))
+        Ok((Self { folder, reading, rules, read: Settled::new(Ok(files)) }, seen))
     }
 
     /// Follows it until nobody cares.
@@ -66,13 +65,8 @@ impl Follower {
     }
 
     fn look(&mut self, read: Result<Files, Error>) {
-        let whole = read == self.last;
-        self.last = read;
-        if !whole || self.last == self.settled {
-            return;
-        }
-        self.settled = self.last.clone();
-        let read = self.last.as_ref().map_err(Error::clone);
+        let Some(read) = self.read.read(read) else { return };
+        let read = read.as_ref().map_err(Error::clone);
         match read.and_then(|files| Rules::read(files, self.reading).map(|rules| (files, rules))) {
             Ok((files, rules)) => {
                 say(&self.folder, files, &rules);
