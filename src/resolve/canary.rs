@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::backend::{self, Upstream};
 use super::draft::Draft;
-use super::ingress::{Location, Source};
+use super::ingress::Location;
+use super::source::Source;
 use crate::features::canary::{Canary, HeaderRule};
 use crate::model::route::{Variant, exact};
 use crate::model::{Action, Destination, Match, Route};

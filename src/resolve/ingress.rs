@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend};
 use thin_vec::ThinVec;
@@ -14,60 +14,17 @@ use thin_vec::ThinVec;
 use super::backend::{self, At, PORT_FORM, Port, Upstream, port_number};
 use super::canary::{self, Canaries};
 use super::draft::Draft;
+use super::source::{Source, source};
 use super::{Group, class, limits, paths, policies, tls};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set, set_default};
-use crate::features::retries::Retries;
+use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Redirect, set};
 use crate::features::rewrite::Rewrite;
 use crate::features::snippets::Branch;
-use crate::features::timeouts::{DEFAULT_CONNECT, DEFAULT_GAP};
 use crate::features::upstream_vhost::Variable;
-use crate::features::{
-    Feature, Policies, Reader, body_size, protective, request_limits, snippets, unsupported,
-};
-use crate::model::route::{MirrorBackend, Variant};
+use crate::model::route::Variant;
 use crate::model::{Action, Destination, Match, Route};
-use crate::values::{Age, Kind, ObjectKey, Origin};
-
-/// Where ingress-nginx's own defaults come from. One for all, so that Ingresses that ask for nothing have equal effects.
-static DEFAULTS: LazyLock<Origin> =
-    LazyLock::new(|| Origin::new(&ObjectKey::new(Kind::IngressClass, "", "nginx"), "default"));
-
-/// One Ingress of the host, with what its annotations say.
-#[derive(Debug)]
-pub(crate) struct Source<'a> {
-    pub(crate) key: &'a ObjectKey,
-    pub(crate) ingress: &'a Ingress,
-    pub(crate) policies: Policies,
-    /// What policies do to its routes.
-    effects: Arc<Effects>,
-    /// What snippets do beside that to each kind of request, of which there are several: the first that matches counts.
-    branches: Vec<Branch>,
-    /// The status of the limits in snippets.
-    limit_status: u16,
-    mirrors: ThinVec<MirrorBackend>,
-}
-
-impl Source<'_> {
-    /// How it has upstreams spoken to, by what [`Protocol::AutoHttp`] comes to.
-    fn upstream(&self, protocol: Option<Protocol>) -> Upstream {
-        let connect_timeout = self.effects.connect_timeout.as_ref();
-        Upstream {
-            protocol,
-            protocol_by_port_name: false,
-            connect_timeout: connect_timeout.map_or(DEFAULT_CONNECT, |timeout| timeout.value),
-        }
-    }
-
-    /// Whether it has a default backend and no rules, and so is for what no rule takes.
-    fn is_catch_all(&self) -> bool {
-        self.ingress.spec.as_ref().is_some_and(|spec| {
-            let service = spec.default_backend.as_ref().and_then(|backend| backend.service.as_ref());
-            service.is_some() && spec.rules.as_ref().is_none_or(Vec::is_empty)
-        })
-    }
-}
+use crate::values::{Age, ObjectKey, Origin};
 
 /// One path of one Ingress.
 #[derive(Debug)]
@@ -245,112 +202,16 @@ fn certificate_origin(draft: &mut Draft<'_>) -> Option<Origin> {
     })
 }
 
-/// `certificate` is what [`certificate_origin`] says of the host.
-fn source<'a>(
-    draft: &mut Draft<'_>,
-    key: &'a ObjectKey,
-    ingress: &'a Ingress,
-    certificate: Option<&Origin>,
-) -> Source<'a> {
-    let annotations = ingress.metadata.annotations.as_ref();
-    let (namespace, name) = &draft.settings.config_map;
-    let config_map_key = ObjectKey::new(Kind::ConfigMap, namespace.as_str(), name.as_str());
-    let config_map = draft.view.config_map(namespace, name).and_then(|config_map| config_map.data.as_ref());
-    let defaults = config_map.map(|data| (&config_map_key, data));
-    let mut reader = Reader::new(key, annotations, defaults, &mut draft.findings);
-    if Canary::is_canary(annotations) {
-        let policies = Policies { canary: Canary::read(&mut reader), ..Policies::default() };
-        unsupported::check_canary(key, annotations, &mut draft.findings);
-        let (effects, branches) = Default::default();
-        return Source {
-            key,
-            ingress,
-            policies,
-            effects,
-            branches,
-            limit_status: 0,
-            mirrors: ThinVec::new(),
-        };
-    }
-    let policies = Policies::read(&mut reader);
-    let limit_status = request_limits::request_status(&mut reader);
-    let unread = reader.refused();
-    let ipv6 = draft.settings.envoy_address.is_ipv6();
-    let snippets = snippets::read(key, annotations, defaults);
-    for (origin, note) in &snippets.notes {
-        draft.findings.info(&origin.object, &*origin.field, "ReadOtherwise", note.as_str());
-    }
-    let refused = unsupported::check(key, annotations, ipv6, &snippets, &mut draft.findings);
-    let inherited = defaults.and_then(|(config_map, data)| {
-        protective::inherit(key, annotations, (config_map, data), ipv6, &mut draft.findings)
-    });
-
-    let mut effects = policies.effects();
-    let default = || DEFAULTS.clone();
-    set_default(&mut effects.per_try_idle_timeout, DEFAULT_GAP, default());
-    set_default(&mut effects.idle_timeout, DEFAULT_GAP, default());
-    set_default(&mut effects.retries, Retries::ingress_nginx(), default());
-    set_default(&mut effects.max_request_bytes, body_size::DEFAULT_BYTES, default());
-    if let Some(redirect) = &policies.ssl_redirect {
-        effects.guards.extend(redirect.guards(draft.host, certificate));
-    }
-    if let Some(origin) = unread.or(refused).or(inherited) {
-        effects.guards.push(Guard::unavailable(origin));
-    }
-    if let Some(request_limits) = &policies.request_limits {
-        limits::of_annotations(draft, key, request_limits, &mut effects);
-    }
-    let mut branches = snippets.branches;
-    if let [only] = &branches[..] {
-        limits::of_branch(draft, only, limit_status, &mut effects);
-        branches.clear();
-    }
-    policies::check(draft, key, &hosts(ingress), &paths_of(ingress));
-    policies::apply(draft, key, None, &mut effects);
-    if let (Some(mirror), Some(_)) = (&policies.mirror, &effects.path_rewrite) {
-        let message = "copies have the path that rewrite-target makes; nginx copies the request's own";
-        draft.findings.warning(key, &*mirror.origin.field, "MirrorRewritten", message);
-    }
-    let mirrors = resolve_mirrors(draft, &effects);
-    Source { key, ingress, policies, effects: Arc::new(effects), branches, limit_status, mirrors }
-}
-
-/// The hosts of its rules, as they are written.
-fn hosts(ingress: &Ingress) -> Vec<&str> {
-    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
-    rules.filter_map(|rule| rule.host.as_deref()).collect()
-}
-
-/// The paths of its rules, as they are written.
-fn paths_of(ingress: &Ingress) -> Vec<&str> {
-    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
-    let paths = rules.flat_map(|rule| rule.http.iter().flat_map(|http| &http.paths));
-    paths.filter_map(|path| path.path.as_deref()).collect()
-}
-
 /// What policies do to the routes of a path, those of the path alone too.
 fn effects(draft: &mut Draft<'_>, location: &Location<'_>) -> Arc<Effects> {
     let shared = location.effects();
     let key = location.source.key;
-    if !policies::any(draft, key, location.path) {
+    if !location.source.is_limited || !policies::any(draft, key, location.path) {
         return shared;
     }
     let mut own = Effects::clone(&shared);
     policies::apply(draft, key, Some(location.path), &mut own);
     Arc::new(own)
-}
-
-/// The backends behind mirrors. One that cannot be found is a finding and is left out.
-pub(crate) fn resolve_mirrors(draft: &mut Draft<'_>, effects: &Effects) -> ThinVec<MirrorBackend> {
-    let mut mirrors = ThinVec::new();
-    for (index, mirror) in effects.mirrors.iter().enumerate() {
-        let protocol = if mirror.value.tls { Protocol::Https } else { Protocol::Http };
-        let upstream = Upstream { protocol: mirror.value.tls.then_some(protocol), ..Upstream::default() };
-        let found =
-            backend::host(draft, At::mirror(&mirror.origin), &mirror.value.host, mirror.value.port, upstream);
-        mirrors.extend(found.map(|backend| MirrorBackend { mirror: index, backend }));
-    }
-    mirrors
 }
 
 /// Every path of these Ingresses for the draft's host.

@@ -14,6 +14,7 @@ mod limits;
 mod object;
 mod paths;
 mod policies;
+mod source;
 mod tls;
 mod virtual_service;
 

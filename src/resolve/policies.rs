@@ -39,6 +39,11 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
     }
 }
 
+/// Whether a policy targets the object or a part of it.
+pub(crate) fn target(draft: &Draft<'_>, key: &ObjectKey) -> bool {
+    draft.view.rate_limit_policies(key).next().is_some()
+}
+
 /// Whether a policy targets the one route of this name.
 pub(crate) fn any(draft: &Draft<'_>, key: &ObjectKey, route: &str) -> bool {
     draft
