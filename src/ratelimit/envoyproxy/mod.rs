@@ -75,4 +75,6 @@ pub enum Error {
 }
 
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
