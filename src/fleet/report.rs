@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use serde::{Serialize, Serializer};
 
 use crate::xds::message::Protocol;
@@ -35,17 +35,16 @@ pub fn changes<'r>(
 }
 
 /// A resource that some connected Envoy rejects.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
     /// The version that was rejected last.
     pub version: Version,
     /// Envoy's words.
     pub message: String,
     /// When it was rejected last.
-    #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
     /// The streams that reject it now.
-    pub streams: Vec<u64>,
+    pub streams: OrdSet<u64>,
 }
 
 /// One type of one stream, in numbers.
