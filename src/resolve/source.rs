@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
         let connect_timeout = self.effects.connect_timeout.as_ref();
         Upstream {
             protocol,
-            protocol_by_port_name: false,
+            istio: false,
             connect_timeout: connect_timeout.map_or(DEFAULT_CONNECT, |timeout| timeout.value),
         }
     }
