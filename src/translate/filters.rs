@@ -16,7 +16,7 @@ const PLAIN_HOST: &str = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]*)?";
 const SCOPE_SCRIPT: &str = r#"function envoy_on_request(handle)
   local scope = handle:headers():get("x-chancery-scope")
   if scope ~= nil then
-    scope = string.gsub(string.lower(scope), "%.(:?%d*)$", "%1")
+    scope = string.gsub(string.gsub(string.lower(scope), "%.$", ""), "%.(:%d*)$", "%1")
     handle:headers():replace("x-chancery-scope", scope)
   end
 end
