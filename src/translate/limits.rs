@@ -62,12 +62,13 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
     for refusal in refusals {
         let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
         let rate_limits = counted.flat_map(descriptors).collect();
-        if refusal.headers.is_empty() && STANDING.contains(&refusal.status) {
+        if stands(refusal) {
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
             told.push((name(refusal), pack(&config)));
         } else {
+            // A filter looks its route's settings up by its name, so it must not have that of one that stands.
             others.push(TypedExtensionConfig {
-                name: name(refusal),
+                name: format!("{}-{}", names::RATE_LIMIT_OTHERS, others.len()),
                 typed_config: Some(pack(&filter(refusal, rate_limits))),
             });
         }
@@ -77,6 +78,11 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
         told.push((names::RATE_LIMIT_OTHERS.to_owned(), pack(&chain)));
     }
     told
+}
+
+/// Whether a filter with this answer stands in every chain.
+fn stands(refusal: &Refusal) -> bool {
+    refusal.headers.is_empty() && STANDING.contains(&refusal.status)
 }
 
 fn name(refusal: &Refusal) -> String {
