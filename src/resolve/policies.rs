@@ -3,6 +3,7 @@
 //! A request without what a limit counts by is answered 401: no key must not mean no limit. Nor must a limit that cannot be
 //! read: all requests are answered 503. A limit in shadow refuses nothing, whatever is wrong with it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use crate::crd::rate_limit_policy::{
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
 use crate::features::request_limits::is_refusal;
 use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, Pattern, Plan};
+use crate::settings::Settings;
+use crate::values::host::full_name;
 use crate::values::matching::{HeaderMatch, TextMatch};
-use crate::values::{Findings, ObjectKey, Origin, header, pattern};
+use crate::values::{Findings, HostName, Kind, ObjectKey, Origin, header, pattern};
 
 const SECOND_MS: u64 = 1000;
 const TOO_MANY_REQUESTS: u16 = 429;
@@ -25,7 +28,7 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
     let policies: Vec<_> = draft.view.rate_limit_policies(key).collect();
     for (policy_key, policy) in policies {
         let target = &policy.spec.target_ref;
-        let elsewhere = target.host.as_deref().is_some_and(|host| !names(host, draft));
+        let elsewhere = target.host.as_deref().is_some_and(|host| !names(key, host, draft));
         if elsewhere || target.route.as_deref() != route {
             continue;
         }
@@ -52,9 +55,18 @@ pub(crate) fn any(draft: &Draft<'_>, key: &ObjectKey, route: &str) -> bool {
         .any(|(_, policy)| policy.spec.target_ref.route.as_deref() == Some(route))
 }
 
-/// Whether the host is the draft's.
-fn names(host: &str, draft: &Draft<'_>) -> bool {
-    crate::values::HostName::parse(host).is_ok_and(|host| host == *draft.host)
+/// Whether the host of an object is the draft's, or the wildcard that the draft's deeper names are of.
+fn names(key: &ObjectKey, host: &str, draft: &Draft<'_>) -> bool {
+    let host = HostName::parse(&whole(key, host, draft.settings));
+    host.is_ok_and(|host| host == *draft.host || Some(host) == draft.host.shallow())
+}
+
+/// A host as its object means it: in a VirtualService a short name is that of a Service.
+fn whole<'h>(key: &ObjectKey, host: &'h str, settings: &Settings) -> Cow<'h, str> {
+    match key.kind {
+        Kind::VirtualService => full_name(host, &key.namespace, &settings.cluster_domain),
+        _ => host.into(),
+    }
 }
 
 /// Says what of the policies that target an object has no effect, whatever the route. `hosts` and `routes` are those that
@@ -67,8 +79,17 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
             findings.warning(policy_key, path, "UnknownField", "is not a field of a RateLimitPolicy");
         }
         let target = &policy.spec.target_ref;
-        for (field, wanted, there) in [("host", &target.host, hosts), ("route", &target.route, routes)] {
-            let Some(wanted) = wanted.as_deref().filter(|wanted| !there.contains(wanted)) else { continue };
+        let settings = draft.settings;
+        let has_host = |wanted: &str| {
+            hosts.iter().any(|host| whole(key, host, settings) == whole(key, wanted, settings))
+        };
+        let has_route = |wanted: &str| routes.contains(&wanted);
+        let unmet = [
+            ("host", target.host.as_deref().filter(|host| !has_host(host))),
+            ("route", target.route.as_deref().filter(|route| !has_route(route))),
+        ];
+        for (field, wanted) in unmet {
+            let Some(wanted) = wanted else { continue };
             let message = format!("{key} has no {field} {wanted:?}; the policy limits nothing");
             findings.error(policy_key, format!("spec.targetRef.{field}"), "NoTarget", message);
         }
@@ -276,7 +297,9 @@ fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
         Key::Header(name) => {
             let what = || format!("{name} header");
             let present = HeaderMatch::new(name, TextMatch::Present);
-            vec![guard(what(), present.inverted()), guard(what(), HeaderMatch::exact(name, ""))]
+            // Envoy compares all headers of the name, joined by commas, and counts the first, which may be empty.
+            let empty = HeaderMatch::new(name, TextMatch::Regex("(?s)(,.*)?".to_owned()));
+            vec![guard(what(), present.inverted()), guard(what(), empty)]
         }
         Key::Cookie(name) => {
             let given = format!("(?s)(?:.*; *)?{}=[^;].*", pattern::escape(name));
