@@ -160,7 +160,10 @@ impl Compiled {
         self.references.share(&mut host.routes);
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
-            self.published.limits.insert(limit.clone());
+            if self.published.limits.get(&limit.id) != Some(limit) {
+                self.update.set.push(Arc::new(translate::limit_set::limit_set(limit)));
+                self.published.limits.insert(limit.clone());
+            }
         }
     }
 
@@ -175,6 +178,7 @@ impl Compiled {
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {
                 self.published.limits.remove(&limit.id);
+                self.update.remove.push((TypeUrl::LimitSet, limit.id.clone()));
             }
         }
     }

@@ -20,8 +20,9 @@ use super::counters::Counters;
 use super::counters::memory::Memory;
 use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
+use super::http;
+use super::remote::{self, Server as ManagementServer};
 use super::service::{Options, RateLimit};
-use super::{http, remote};
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
@@ -128,8 +129,8 @@ fn plain(listener: TcpListener) -> TcpIncoming {
 /// Where the limits of a service of its own come from.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The control plane whose debug endpoint is at this `HOST:PORT`.
-    pub server: Option<String>,
+    /// The control plane.
+    pub xds: Option<ManagementServer>,
     /// A folder of rules, and who follows it.
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
@@ -140,16 +141,16 @@ pub struct Sources {
 /// first set of limits has come.
 ///
 /// # Errors
-/// When the address cannot be a part of a URL, or a listener fails.
+/// When a listener fails.
 pub async fn alone(
     listeners: Listeners,
     sources: Sources,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), AloneError> {
+) -> Result<(), tonic::transport::Error> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let from_server = sources.server.is_some();
-    let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
+    let from_server = sources.xds.is_some();
+    let follow = sources.xds.map(|server| remote::follow(server, sender));
     let (follower, rules) = sources.folder.unzip();
     let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
     let serving = async {
@@ -164,21 +165,10 @@ pub async fn alone(
         serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
     tokio::select! {
-        served = serving => served.map_err(AloneError::from),
+        served = serving => served,
         Some(()) = OptionFuture::from(follow) => Ok(()),
         Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
     }
-}
-
-/// Why the service cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum AloneError {
-    /// The control plane's address is not one.
-    #[error(transparent)]
-    Server(#[from] remote::AddressError),
-    /// A listener failed.
-    #[error("the rate limit service's listener failed")]
-    Listener(#[from] tonic::transport::Error),
 }
 
 #[cfg(test)]

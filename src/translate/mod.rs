@@ -12,6 +12,7 @@ pub mod fallback;
 pub mod filters;
 #[cfg(test)]
 mod golden_tests;
+pub mod limit_set;
 pub mod limits;
 pub mod listener;
 pub mod mutual_tls;
