@@ -15,7 +15,7 @@ use crate::options::host_port;
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
 use crate::ratelimit::remote::Server as ManagementServer;
-use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
+use crate::ratelimit::serve::{self, Calls, Kind, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
 
@@ -41,7 +41,10 @@ pub(super) struct Args {
     /// unless this or a folder is given
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     xds: Option<HostPort>,
-    /// Who this is to the control plane; the host's name unless given
+    /// What it is followed for: our own limits, or envoyproxy/ratelimit's RateLimitConfig from any management server
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = XdsType::LimitSet)]
+    xds_type: XdsType,
+    /// Who this is to it; the host's name unless given
     #[arg(long, value_name = "ID")]
     xds_node_id: Option<String>,
     #[command(flatten)]
@@ -126,6 +129,15 @@ impl RulesArgs {
     }
 }
 
+/// What a management server is followed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum XdsType {
+    #[value(name = "limitset")]
+    LimitSet,
+    #[value(name = "ratelimitconfig")]
+    RateLimitConfig,
+}
+
 /// Where Envoys reach the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -157,7 +169,17 @@ impl Args {
         };
         let here = || (XDS.0.to_owned(), XDS.1);
         let xds = self.xds.clone().or_else(|| folder.is_none().then(here));
+        if self.xds_type == XdsType::RateLimitConfig && folder.is_some() {
+            bail!("--xds-type=ratelimitconfig and a folder both say the rules: give one of them");
+        }
         Ok((xds, folder))
+    }
+
+    fn kind(&self) -> Kind {
+        match self.xds_type {
+            XdsType::LimitSet => Kind::Limits,
+            XdsType::RateLimitConfig => Kind::Rules(self.rules.reading()),
+        }
     }
 
     fn node_id(&self) -> String {
@@ -189,8 +211,9 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let (xds, folder) = args.sources(config)?;
     let folder = folder.map(|folder| Follower::open(folder, args.rules.reading())).transpose();
     let folder = folder.context("cannot take the limits")?;
-    let xds =
-        xds.map(|(host, port)| ManagementServer { host, port, tls: tls.clone(), node_id: args.node_id() });
+    let xds = xds.map(|(host, port)| {
+        (ManagementServer { host, port, tls: tls.clone(), node_id: args.node_id() }, args.kind())
+    });
     let sources = Sources { xds, folder, options: args.rules.options() };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
@@ -282,7 +305,10 @@ mod tests {
         ] {
             assert_eq!(read(line).unwrap().sources(config).unwrap(), expected, "{line:?}");
         }
-        assert!(read(&["--ratelimit-config=d"]).unwrap().sources(dir).is_err());
+        assert!(read(&["--ratelimit-config=d"]).unwrap().sources(dir.clone()).is_err());
+        let configs = || read(&["--xds-type=ratelimitconfig"]).unwrap();
+        assert!(configs().sources(dir).is_err());
+        assert!(configs().sources(None).is_ok() && matches!(configs().kind(), Kind::Rules(_)));
     }
 
     #[test]

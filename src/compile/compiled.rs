@@ -33,7 +33,10 @@ pub(super) struct HostRun {
 impl HostRun {
     pub(super) fn new(store: &Store, settings: &Settings, name: &HostName, old: Option<&Arc<Host>>) -> Self {
         let view = View::new(store);
-        let resolved = resolve::host(&view, settings, name);
+        let mut resolved = resolve::host(&view, settings, name);
+        if let Some(host) = resolved.host.as_ref().filter(|_| settings.ratelimit_config) {
+            resolved.findings.extend(translate::rate_limit_config::findings(host));
+        }
         let changed = resolved.host.as_ref().filter(|host| old.map(|old| &**old) != Some(host));
         let routes = changed.map(translate::route::route_configurations);
         let routes = routes.map(|routes| routes.into_iter().map(Arc::new).collect());

@@ -8,7 +8,7 @@ use crate::model::{Action, Endpoints, Host, Route, SecretRef};
 use crate::store::Read;
 use crate::translate::{self, names};
 use crate::values::{Findings, Kind, ObjectKey};
-use crate::xds::TypeUrl;
+use crate::xds::{Audience, TypeUrl};
 
 impl Compiler {
     /// Takes in which rejections there are that were not there before, as type, name and Envoy's message, and which are
@@ -40,7 +40,7 @@ impl Compiler {
             TypeUrl::ClusterLoadAssignment => self.service_of(name).into_iter().collect(),
             TypeUrl::Secret => self.objects_of_secret(name),
             TypeUrl::LimitSet => self.objects_limited_by(name),
-            TypeUrl::Listener | TypeUrl::TypedExtensionConfig => BTreeSet::new(),
+            TypeUrl::Listener | TypeUrl::TypedExtensionConfig | TypeUrl::RateLimitConfig => BTreeSet::new(),
         };
         if objects.is_empty() {
             let (namespace, name) = &self.settings.config_map;
@@ -122,10 +122,10 @@ fn routes_to<'h>(host: &'h Host, cluster: &str) -> impl Iterator<Item = &'h Rout
 }
 
 fn explain(type_url: TypeUrl, name: &str, message: &str) -> String {
-    if type_url == TypeUrl::LimitSet {
+    if type_url.audience() == Audience::RateLimit {
         return format!(
-            "the rate limit service rejected the limit {name}: {message}; it counts by the last form that it accepted, if \
-             there is one"
+            "the rate limit service rejected what this became ({type_url} {name}): {message}; it counts by the last form \
+             that it accepted, if there is one"
         );
     }
     let instead = match type_url {

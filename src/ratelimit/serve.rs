@@ -18,10 +18,10 @@ use tonic::transport::server::TcpIncoming;
 
 use super::counters::Counters;
 use super::counters::memory::Memory;
-use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
+use super::envoyproxy::{Reading, Rules};
 use super::http;
-use super::remote::{self, Server as ManagementServer};
+use super::remote::{Server as ManagementServer, follow, follow_config};
 use super::service::{Options, RateLimit};
 use crate::descriptors;
 use crate::model::limit::LimitSet;
@@ -126,11 +126,20 @@ fn plain(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
+/// What a management server is followed for.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Limits of a control plane of ours.
+    Limits,
+    /// The rules of envoyproxy/ratelimit, in place of a folder.
+    Rules(Reading),
+}
+
 /// Where the limits of a service of its own come from.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The control plane.
-    pub xds: Option<ManagementServer>,
+    /// A management server, and what it is followed for.
+    pub xds: Option<(ManagementServer, Kind)>,
     /// A folder of rules, and who follows it.
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
@@ -149,24 +158,33 @@ pub async fn alone(
 ) -> Result<(), tonic::transport::Error> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let from_server = sources.xds.is_some();
-    let follow = sources.xds.map(|server| remote::follow(server, sender));
     let (follower, rules) = sources.folder.unzip();
-    let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
+    let (rules_sender, sent_rules) = watch::channel(Arc::default());
+    let mut rules = rules.unwrap_or(sent_rules);
+    let kind = sources.xds.as_ref().map(|(_, kind)| *kind);
+    let following: Option<BoxFuture<'_, ()>> = sources.xds.map(|(server, kind)| match kind {
+        Kind::Limits => follow(server, sender).boxed(),
+        Kind::Rules(reading) => follow_config(server, reading, rules_sender).boxed(),
+    });
     let serving = async {
-        if from_server {
-            tokio::select! {
-                _ = limits.changed() => {}
-                () = shutdown.clone() => return Ok(()),
+        let known = async {
+            match kind {
+                None => true,
+                Some(Kind::Limits) => limits.changed().await.is_ok(),
+                Some(Kind::Rules(_)) => rules.changed().await.is_ok(),
             }
-            tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
+        };
+        tokio::select! {
+            _ = known => {}
+            () = shutdown.clone() => return Ok(()),
         }
+        tracing::info!("the limits are known; serving");
         let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
         serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
     tokio::select! {
         served = serving => served,
-        Some(()) = OptionFuture::from(follow) => Ok(()),
+        Some(()) = OptionFuture::from(following) => Ok(()),
         Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
     }
 }

@@ -18,6 +18,7 @@ pub mod listener;
 pub mod mutual_tls;
 pub mod names;
 pub mod proto;
+pub mod rate_limit_config;
 pub mod route;
 mod route_effects;
 pub mod scope;

@@ -27,11 +27,13 @@ pub enum TypeUrl {
     ScopedRouteConfiguration,
     /// Limits, for a rate limit service of ours.
     LimitSet,
+    /// Limits, for that of envoyproxy/ratelimit.
+    RateLimitConfig,
 }
 
 impl TypeUrl {
     /// How many types there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// Every type, in the order of sending.
     pub const ALL: [TypeUrl; Self::COUNT] = [
@@ -43,6 +45,7 @@ impl TypeUrl {
         TypeUrl::RouteConfiguration,
         TypeUrl::ScopedRouteConfiguration,
         TypeUrl::LimitSet,
+        TypeUrl::RateLimitConfig,
     ];
 
     /// The URL that stands in requests, responses and every `Any`.
@@ -60,13 +63,14 @@ impl TypeUrl {
                 "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
             }
             TypeUrl::LimitSet => "type.googleapis.com/chancery.ratelimit.v1.LimitSet",
+            TypeUrl::RateLimitConfig => "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig",
         }
     }
 
     /// Who is sent resources of this type.
     pub const fn audience(self) -> Audience {
         match self {
-            TypeUrl::LimitSet => Audience::RateLimit,
+            TypeUrl::LimitSet | TypeUrl::RateLimitConfig => Audience::RateLimit,
             _ => Audience::Envoy,
         }
     }
@@ -106,7 +110,11 @@ impl TypeUrl {
     pub const fn has_wildcard(self) -> bool {
         matches!(
             self,
-            TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::ScopedRouteConfiguration | TypeUrl::LimitSet
+            TypeUrl::Cluster
+                | TypeUrl::Listener
+                | TypeUrl::ScopedRouteConfiguration
+                | TypeUrl::LimitSet
+                | TypeUrl::RateLimitConfig
         )
     }
 }
@@ -134,6 +142,7 @@ mod tests {
             config::route::v3::RouteConfiguration::type_url(),
             config::route::v3::ScopedRouteConfiguration::type_url(),
             "type.googleapis.com/chancery.ratelimit.v1.LimitSet".to_owned(),
+            envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig::type_url(),
         ];
         for (t, url) in TypeUrl::ALL.into_iter().zip(messages) {
             assert_eq!(t.as_str(), url);

@@ -8,8 +8,11 @@
 //! A response is accepted as a whole or rejected as a whole, with the reason. What was accepted last stays in force while
 //! the server is away: it is connected to again, at once and then less and less often, and told what is held already.
 
+mod config;
 mod connect;
 mod limits;
+
+pub use config::follow_config;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -85,7 +88,7 @@ trait Feed: Send {
     type Response: Send;
 
     /// The first request of a stream.
-    fn hello(&self, node: Node) -> Self::Request;
+    fn hello(&mut self, node: Node) -> Self::Request;
 
     /// Takes a response; the answer, and what is wrong with it if it is rejected.
     fn take(&mut self, response: Self::Response) -> (Self::Request, Option<String>);
@@ -160,7 +163,7 @@ impl Feed for Limits {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
-    fn hello(&self, node: Node) -> DeltaDiscoveryRequest {
+    fn hello(&mut self, node: Node) -> DeltaDiscoveryRequest {
         DeltaDiscoveryRequest {
             node: Some(node),
             type_url: limits::TYPE_URL.to_owned(),

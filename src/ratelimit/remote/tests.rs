@@ -21,9 +21,11 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
 use crate::fleet::Fleet;
-use crate::model::limit::{Algorithm, DOMAIN, Key, Limit};
-use crate::ratelimit::serve::{Listeners, Sources, alone};
+use crate::model::limit::{Algorithm, DOMAIN, Key, KeyMatch, Limit, Plan};
+use crate::ratelimit::envoyproxy::Reading;
+use crate::ratelimit::serve::{Kind, Listeners, Sources, alone};
 use crate::translate::limit_set::limit_set;
+use crate::translate::rate_limit_config::rate_limit_config;
 use crate::xds::snapshot::Sender;
 use crate::xds::{Audience, Resource, TypeUrl, Update, Version};
 
@@ -165,7 +167,7 @@ async fn the_service_is_ready_once_it_has_had_limits() {
     let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
     let (calls_at, health_at) = (url(&calls), url(&health));
     let listeners = Listeners { calls: calls.into(), tls: None, health: Some(health), http: None };
-    let sources = Sources { xds: Some(control_plane.server()), ..Sources::default() };
+    let sources = Sources { xds: Some((control_plane.server(), Kind::Limits)), ..Sources::default() };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async { stopped.await.unwrap_or_default() };
     let service = tokio::spawn(async move { alone(listeners, sources, stopped).await });
@@ -198,6 +200,52 @@ async fn the_service_is_ready_once_it_has_had_limits() {
         .expect("it ends when told to")
         .unwrap()
         .unwrap();
+}
+
+/// The same limits, as they are exported for envoyproxy/ratelimit, followed as its service does.
+#[tokio::test]
+async fn the_export_is_decided_by_as_well() {
+    let control_plane = ControlPlane::start(([127, 0, 0, 1], 0).into()).await;
+    let calls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", calls.local_addr().unwrap());
+    let listeners = Listeners { calls: calls.into(), tls: None, health: None, http: None };
+    let server = Server { node_id: "any".into(), ..control_plane.server() };
+    let sources = Sources { xds: Some((server, Kind::Rules(Reading::default()))), ..Sources::default() };
+    let service = tokio::spawn(async move { alone(listeners, sources, std::future::pending()).await });
+    let window = |requests| Algorithm::AlignedWindow { requests, window_ms: 365 * 86_400_000 };
+    let plan = Plan { name: "pro".into(), matches: KeyMatch::Prefix("pro_".into()), algorithm: window(2) };
+    let limit = |id: &str, requests| Limit {
+        plans: vec![plan.clone()],
+        ..Limit::new(id.into(), Key::Header("k".into()), window(requests))
+    };
+    let export = |limits: &[Limit]| vec![rate_limit_config(&limits.iter().cloned().collect())];
+    control_plane.update(export(&[limit("one", 1)]), &[]);
+
+    let mut client = RateLimitServiceClient::connect(url).await.unwrap();
+    let entry = |key: &str, value: &str| Entry { key: key.into(), value: value.into() };
+    let request = |id: &str, key: &str| {
+        let entries = vec![entry("limit", id), entry("key", key)];
+        let descriptors = vec![RateLimitDescriptor { entries, ..RateLimitDescriptor::default() }];
+        RateLimitRequest { domain: DOMAIN.into(), descriptors, hits_addend: 0 }
+    };
+    let mut ask = async |id: &str, key: &str| {
+        let answer = client.should_rate_limit(request(id, key)).await.unwrap().into_inner();
+        answer.overall_code() == Code::Ok
+    };
+    for (key, expected) in [("a", true), ("a", false), ("pro_a", true), ("pro_a", true), ("pro_a", false)] {
+        assert_eq!(ask("one", key).await, expected, "{key}");
+    }
+    assert!(ask("two", "a").await && ask("two", "a").await, "there is none yet");
+    control_plane.update(export(&[limit("one", 1), limit("two", 0)]), &[]);
+    control_plane.until("acknowledged", |fleet| fleet.nodes()[0].progress.acked == 2).await;
+    assert!(!ask("two", "a").await);
+    // A set that cannot be used changes nothing.
+    let bad = Resource::from_bytes(TypeUrl::RateLimitConfig, "bad", Version(1), b"\x0a\x03bad");
+    control_plane.update(export(&[]).into_iter().chain([bad]).collect(), &[]);
+    control_plane.until("rejected", |fleet| !fleet.rejections().borrow().is_empty()).await;
+    let message = control_plane.fleet.rejections().borrow().values().next().unwrap().message.clone();
+    assert!(message.contains("bad: domain: is empty"), "{message}");
+    service.abort();
 }
 
 /// What health says, whenever it says something.

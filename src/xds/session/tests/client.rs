@@ -27,6 +27,7 @@ pub(super) fn universe(type_url: TypeUrl) -> &'static [&'static str] {
         TypeUrl::RouteConfiguration => &["r0", "r1", "r2"],
         TypeUrl::ScopedRouteConfiguration => &["p0", "p1", "p2"],
         TypeUrl::LimitSet => &["m0", "m1", "m2"],
+        TypeUrl::RateLimitConfig => &["g0"],
     }
 }
 
