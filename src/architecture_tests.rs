@@ -20,13 +20,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
     ("features", &["values", "crd"]),
-    ("model", &["values", "features"]),
+    ("messages", &[]),
+    ("model", &["values", "features", "messages"]),
     ("store", &["values", "crd"]),
     ("source", &["values", "crd", "parallel", "store"]),
     ("options", &["settings"]),
     ("tls", &["values", "options", "settled"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
-    ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
+    ("translate", &["values", "descriptors", "features", "messages", "model", "settings", "xds"]),
     ("xds", &[]),
     ("fleet", &["xds"]),
     ("state", &["xds"]),
@@ -48,7 +49,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "model", "settled", "tls"]),
+    ("ratelimit", &["values", "descriptors", "messages", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
     ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),

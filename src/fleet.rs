@@ -1,4 +1,4 @@
-//! The connected Envoys, and what each acknowledged or rejected.
+//! The connected Envoys and rate limit services, and what each acknowledged or rejected.
 //!
 //! Each stream writes its own record; readers get copies. Times are given by the caller.
 
@@ -23,7 +23,7 @@ pub use self::report::{
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
 use crate::xds::snapshot::Resources;
-use crate::xds::{TypeUrl, Version};
+use crate::xds::{Audience, TypeUrl, Version};
 
 /// How many steps of its progress a stream remembers.
 const MARKS: usize = 512;
@@ -166,6 +166,11 @@ impl Connection {
         });
     }
 
+    /// Notes what the client is.
+    pub fn is(&self, audience: Audience) {
+        self.update(|stream| stream.audience = audience);
+    }
+
     /// Notes a response that goes out.
     pub fn on_response(&self, type_url: TypeUrl, size: ResponseSize, now: SystemTime) {
         self.update(|stream| {
@@ -283,6 +288,7 @@ struct Stream {
     node_id: String,
     cluster: String,
     user_agent: String,
+    audience: Audience,
     /// The snapshot that there was when it connected.
     joined: Option<u64>,
     progress: Progress,
@@ -302,6 +308,7 @@ impl Stream {
             node_id: String::new(),
             cluster: String::new(),
             user_agent: String::new(),
+            audience: Audience::Envoy,
             joined: None,
             progress: Progress::default(),
             sent: Marks::default(),
@@ -318,6 +325,7 @@ impl Stream {
             id: self.node_id.clone(),
             cluster: self.cluster.clone(),
             user_agent: self.user_agent.clone(),
+            audience: self.audience,
             address: self.address,
             protocol: self.protocol,
             connected: self.connected,

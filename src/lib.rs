@@ -11,6 +11,7 @@
 
 pub mod values;
 pub mod features;
+pub mod messages;
 pub mod model;
 pub mod crd;
 pub mod clock;

@@ -65,7 +65,7 @@ pub struct Listen {
     pub xds: SocketAddr,
     /// Debug endpoint, health and metrics.
     pub admin: SocketAddr,
-    /// Health, metrics and limits apart from the rest of the debug endpoint, if anywhere.
+    /// Health and metrics apart from the rest of the debug endpoint, if anywhere.
     pub health: Option<SocketAddr>,
     /// The rate limit service.
     pub ratelimit: SocketAddr,

@@ -343,7 +343,7 @@ fn control_plane(
 fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
-    args.extend(["--server".into(), ports.admin().to_string().into()]);
+    args.extend(["--xds".into(), ports.xds().to_string().into()]);
     Program::new("ratelimit", &settings.chancery, args, folder)
 }
 

@@ -60,7 +60,7 @@ pub struct RateLimit {
     pub counters: Option<Arc<Memory>>,
 }
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 9] = [
     "/healthz",
     "/readyz",
     "/metrics",
@@ -70,11 +70,10 @@ const PATHS: [&str; 10] = [
     "/debug/findings?severity=&kind=&namespace=&name=",
     "/debug/changes",
     "/debug/ratelimits",
-    "/debug/ratelimits/limits",
 ];
 
-/// What machines ask: probes, a monitoring system, the rate limit service.
-const MACHINES_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/debug/ratelimits/limits"];
+/// What machines ask: probes, a monitoring system.
+const MACHINES_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What machines ask, as a service. Nothing else is there, so that whoever asks need not be let see everything.
 fn machines_router(state: State) -> Router {
@@ -89,7 +88,6 @@ fn for_machines() -> Router<State> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
-        .route("/debug/ratelimits/limits", get(ratelimits::limits))
 }
 
 /// The endpoint as a service.

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::State;
 use crate::fleet::Totals;
 use crate::values::Finding;
-use crate::xds::TypeUrl;
+use crate::xds::{Audience, TypeUrl};
 
 /// What is at the moment.
 pub(super) struct Now(pub(super) State);
@@ -70,7 +70,8 @@ impl Now {
     }
 
     fn fleet(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let nodes = self.0.fleet.nodes();
+        let (nodes, services): (Vec<_>, Vec<_>) =
+            self.0.fleet.nodes().into_iter().partition(|node| node.audience == Audience::Envoy);
         let sequence = self.0.snapshots.borrow().as_ref().map_or(0, |snapshot| snapshot.sequence());
         let behind = nodes.iter().filter(|node| node.progress.acked < sequence).count() as u64;
         let none: Labels<0> = [];
@@ -79,8 +80,10 @@ impl Now {
             encoder,
             "envoys_behind",
             "Envoys that have not acknowledged the latest snapshot",
-            [(none, behind)],
+            [(none.clone(), behind)],
         )?;
+        let services = services.len() as u64;
+        gauges(encoder, "ratelimit_services", "Connected rate limit services", [(none, services)])?;
         let mut rejected = TypeUrl::ALL.map(|type_url| ([("type", type_url.to_string())], 0));
         for (type_url, _) in self.0.fleet.rejections().borrow().keys() {
             rejected[*type_url as usize].1 += 1;

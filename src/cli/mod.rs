@@ -2,8 +2,9 @@
 //!
 //! Every flag has an environment variable, `CHANCERY_` and the flag's name, and is a key of the file that `--config`
 //! names. What stands on the command line goes before the environment, that before the file, and that before the
-//! default.
+//! default. `ratelimit` also takes the variables of envoyproxy/ratelimit.
 
+mod aliases;
 mod bootstrap;
 mod check;
 mod client;
@@ -151,13 +152,21 @@ enum Refused {
 /// The arguments are read twice: first to learn of the subcommand and the file, then with the file's values in place
 /// of the defaults.
 fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
+    parse_with(args, |name| std::env::var(name).ok())
+}
+
+fn parse_with(args: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Cli, Refused> {
     let mut command = command();
     if let Ok(matches) = lenient(command.clone()).try_get_matches_from(&args)
-        && let Some(file) = matches.get_one::<PathBuf>("config")
         && let Some(subcommand) = matches.subcommand_name()
-        && !(subcommand == "ratelimit" && file.is_dir())
     {
-        command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
+        let file = matches.get_one::<PathBuf>("config");
+        if let Some(file) = file.filter(|file| !(subcommand == "ratelimit" && file.is_dir())) {
+            command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
+        }
+        if subcommand == "ratelimit" {
+            command = config::with_defaults(command, subcommand, &aliases::values(variable));
+        }
     }
     let matches = command.clone().try_get_matches_from(args).map_err(Refused::Usage)?;
     Cli::from_arg_matches(&matches).map_err(|error| Refused::Usage(error.format(&mut command)))

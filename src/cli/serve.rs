@@ -33,13 +33,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Addresses (port 0 picks one and logs it)")]
 struct ListenArgs {
-    /// xDS, for Envoys
+    /// xDS, for Envoys and rate limit services
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18000")]
     xds_listen: SocketAddr,
     /// Debug endpoint, health and metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18001")]
     admin_listen: SocketAddr,
-    /// Health, metrics and the rate limit service's limits alone, for whom the debug endpoint is not; nowhere unless given
+    /// Health and metrics alone, for whom the debug endpoint is not; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
     /// Rate limit service, for Envoys

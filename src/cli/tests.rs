@@ -19,6 +19,32 @@ fn with_file(text: &str, args: &[&str]) -> anyhow::Result<ServeOptions> {
 }
 
 #[test]
+fn ratelimit_takes_the_variables_of_another() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "shadow-mode: true\nquota-mode: true").unwrap();
+    let path = file.path().to_str().unwrap();
+    let variable = |name: &str| match name {
+        "RUNTIME_ROOT" => Some("/data".to_owned()),
+        "QUOTA_MODE" => Some("false".to_owned()),
+        "LOG_LEVEL" => Some("DEBUG".to_owned()),
+        _ => None,
+    };
+    let read = |args: &[&str]| {
+        let args = std::iter::once("chancery").chain(args.iter().copied()).map(OsString::from);
+        parse_with(args.collect(), variable).unwrap()
+    };
+    let cli = read(&["ratelimit", "--config", path]);
+    assert_eq!(cli.log_level.as_deref(), Some("debug"));
+    let text = format!("{:?}", cli.command);
+    for said in ["/data/config", "shadow_mode: true", "quota_mode: false"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let text = format!("{:?}", read(&["ratelimit", "--ratelimit-config=d", "--quota-mode"]).command);
+    assert!(text.contains("\"d\"") && text.contains("quota_mode: true"), "{text}");
+    assert_eq!(read(&["serve"]).log_level, None, "of no other subcommand");
+}
+
+#[test]
 fn the_description_is_sound() {
     command().debug_assert();
 }

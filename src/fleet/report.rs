@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Progress};
-use crate::xds::{TypeUrl, Version};
+use crate::xds::{Audience, TypeUrl, Version};
 
 /// Resources that some connected Envoy rejects, by type and name.
 pub type Rejections = OrdMap<(TypeUrl, Arc<str>), Rejection>;
@@ -120,7 +120,7 @@ pub struct Rejected {
     pub at: SystemTime,
 }
 
-/// One connected Envoy.
+/// One connected Envoy, or rate limit service.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReport {
     /// The number of its stream, unique within the process.
@@ -131,6 +131,8 @@ pub struct NodeReport {
     pub cluster: String,
     /// The name and version of its software: `envoy 1.40.0`.
     pub user_agent: String,
+    /// What it is sent.
+    pub audience: Audience,
     /// Where it connected from.
     pub address: Option<SocketAddr>,
     /// The variant of the protocol that it speaks.

@@ -30,6 +30,10 @@ use imbl::OrdMap;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod wire;
+
+pub use wire::WireError;
+
 pub use crate::values::LimitKey as Key;
 use crate::values::calendar::{CalendarUnit, TimeZone};
 
@@ -132,6 +136,12 @@ impl Pattern {
 
     fn compile(text: &str) -> Result<Regex, regex::Error> {
         RegexBuilder::new(&format!("^(?s:{text})$")).size_limit(Self::MAX_SIZE).build()
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether it matches the whole value; one that cannot be compiled matches none.

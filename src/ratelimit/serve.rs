@@ -18,10 +18,11 @@ use tonic::transport::server::TcpIncoming;
 
 use super::counters::Counters;
 use super::counters::memory::Memory;
-use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
+use super::envoyproxy::{Reading, Rules};
+use super::http;
+use super::remote::{Server as ManagementServer, follow, follow_config};
 use super::service::{Options, RateLimit};
-use super::{http, remote};
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
@@ -125,11 +126,20 @@ fn plain(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
+/// What a management server is followed for.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Limits of a control plane of ours.
+    Limits,
+    /// The rules of envoyproxy/ratelimit, in place of a folder.
+    Rules(Reading),
+}
+
 /// Where the limits of a service of its own come from.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The control plane whose debug endpoint is at this `HOST:PORT`.
-    pub server: Option<String>,
+    /// A management server, and what it is followed for.
+    pub xds: Option<(ManagementServer, Kind)>,
     /// A folder of rules, and who follows it.
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
@@ -140,45 +150,43 @@ pub struct Sources {
 /// first set of limits has come.
 ///
 /// # Errors
-/// When the address cannot be a part of a URL, or a listener fails.
+/// When a listener fails.
 pub async fn alone(
     listeners: Listeners,
     sources: Sources,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), AloneError> {
+) -> Result<(), tonic::transport::Error> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let from_server = sources.server.is_some();
-    let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
     let (follower, rules) = sources.folder.unzip();
-    let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
+    let (rules_sender, sent_rules) = watch::channel(Arc::default());
+    let mut rules = rules.unwrap_or(sent_rules);
+    let kind = sources.xds.as_ref().map(|(_, kind)| *kind);
+    let following: Option<BoxFuture<'_, ()>> = sources.xds.map(|(server, kind)| match kind {
+        Kind::Limits => follow(server, sender).boxed(),
+        Kind::Rules(reading) => follow_config(server, reading, rules_sender).boxed(),
+    });
     let serving = async {
-        if from_server {
-            tokio::select! {
-                _ = limits.changed() => {}
-                () = shutdown.clone() => return Ok(()),
+        let known = async {
+            match kind {
+                None => true,
+                Some(Kind::Limits) => limits.changed().await.is_ok(),
+                Some(Kind::Rules(_)) => rules.changed().await.is_ok(),
             }
-            tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
+        };
+        tokio::select! {
+            _ = known => {}
+            () = shutdown.clone() => return Ok(()),
         }
+        tracing::info!("the limits are known; serving");
         let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
         serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
     tokio::select! {
-        served = serving => served.map_err(AloneError::from),
-        Some(()) = OptionFuture::from(follow) => Ok(()),
+        served = serving => served,
+        Some(()) = OptionFuture::from(following) => Ok(()),
         Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
     }
-}
-
-/// Why the service cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum AloneError {
-    /// The control plane's address is not one.
-    #[error(transparent)]
-    Server(#[from] remote::AddressError),
-    /// A listener failed.
-    #[error("the rate limit service's listener failed")]
-    Listener(#[from] tonic::transport::Error),
 }
 
 #[cfg(test)]

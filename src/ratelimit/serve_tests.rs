@@ -32,7 +32,7 @@ struct Rig {
     health: std::net::SocketAddr,
     http: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), AloneError>>,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Rig {

@@ -104,11 +104,11 @@ fn subject<'a>(
         && first.key == LIMIT_ENTRY
     {
         let hits = hits(request, descriptor, Compatible::default());
-        let limit = limits.get(&first.value);
-        return Ok(limit.map_or(Subject::Unknown, |limit| {
+        if let Some(limit) = limits.get(&first.value) {
             let limit = limit.for_value(key.first().map_or("", |entry| &entry.value));
-            limited(limit, Cow::Borrowed(key), hits, Origin::Ours)
-        }));
+            return Ok(limited(limit, Cow::Borrowed(key), hits, Origin::Ours));
+        }
+        // Rules may have the domain too, where they are followed from a control plane.
     }
     let hits = hits(request, descriptor, rules.reading().compatible);
     if let Some(own) = descriptor.limit.as_ref().filter(|_| rules.has_domain(&request.domain)) {

@@ -12,11 +12,13 @@ pub mod fallback;
 pub mod filters;
 #[cfg(test)]
 mod golden_tests;
+pub mod limit_set;
 pub mod limits;
 pub mod listener;
 pub mod mutual_tls;
 pub mod names;
 pub mod proto;
+pub mod rate_limit_config;
 pub mod route;
 mod route_effects;
 pub mod scope;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use super::pattern::Patterns;
 use super::yaml::{self, Descriptor, File, RateLimit};
-use super::{Error, Reading};
+use super::{Error, Reading, config};
 use crate::model::limit::{Algorithm, Key, Limit};
 
 /// Every limit of a folder. Pure: the same files give the same rules.
@@ -93,8 +94,23 @@ impl Rules {
         for (name, text) in files {
             let form = |reason| Error::Form { file: name.clone(), reason };
             let file = yaml::parse(text).map_err(form)?;
-            let wrong = |(at, reason)| Error::Meaning { file: name.clone(), at, reason };
-            rules.add(file).map_err(wrong)?;
+            rules.add(name, file)?;
+        }
+        Ok(rules)
+    }
+
+    /// The rules of these messages, each as a file.
+    ///
+    /// # Errors
+    /// As for [`Self::read`], with the name of the message.
+    pub fn of_configs(
+        configs: impl IntoIterator<Item = RateLimitConfig>,
+        reading: Reading,
+    ) -> Result<Self, Error> {
+        let mut rules = Self { reading, ..Self::default() };
+        for config in configs {
+            let name = config.name.clone();
+            rules.add(&name, config::file(config))?;
         }
         Ok(rules)
     }
@@ -129,7 +145,12 @@ impl Rules {
         self.nodes.iter().filter_map(|node| node.rule.as_ref())
     }
 
-    fn add(&mut self, file: File) -> Result<(), Wrong> {
+    fn add(&mut self, name: &str, file: File) -> Result<(), Error> {
+        let wrong = |(at, reason)| Error::Meaning { file: name.to_owned(), at, reason };
+        self.add_file(file).map_err(wrong)
+    }
+
+    fn add_file(&mut self, file: File) -> Result<(), Wrong> {
         let File { domain, descriptors } = file;
         if domain.is_empty() {
             return wrong("domain", "is empty: a file names the domain of its descriptors");

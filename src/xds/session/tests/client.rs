@@ -26,6 +26,8 @@ pub(super) fn universe(type_url: TypeUrl) -> &'static [&'static str] {
         TypeUrl::Listener => &["l0", "l1"],
         TypeUrl::RouteConfiguration => &["r0", "r1", "r2"],
         TypeUrl::ScopedRouteConfiguration => &["p0", "p1", "p2"],
+        TypeUrl::LimitSet => &["m0", "m1", "m2"],
+        TypeUrl::RateLimitConfig => &["g0"],
     }
 }
 
