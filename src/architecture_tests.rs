@@ -16,6 +16,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("parallel", &[]),
     ("settled", &[]),
+    ("exposition", &[]),
     ("telemetry", &[]),
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
@@ -48,9 +49,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "model", "settled", "tls"]),
+    ("ratelimit", &["values", "descriptors", "exposition", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
-    ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
+    (
+        "admin",
+        &["values", "descriptors", "exposition", "model", "xds", "compile", "fleet", "ratelimit", "tls"],
+    ),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
 ];
 

@@ -322,6 +322,9 @@ async fn limits_are_given_once() {
     let fixture = ready();
     let (_, report) = json(&fixture.state, "/debug/ratelimits").await;
     assert_eq!(report["limits"][0]["allowed"], 0, "{report}");
+    let origin = "Ingress/shop/api nginx.ingress.kubernetes.io/limit-rps";
+    assert_eq!(report["limits"][0]["origins"], json!([origin]), "{report}");
+    assert_eq!(report["store"]["counters"], 0, "{report}");
     let get = |tag: Option<&str>| {
         let request = Request::builder().uri("/debug/ratelimits/limits");
         let request =
@@ -396,6 +399,7 @@ async fn metrics_tell_what_is() {
         "chancery_rejected_resources{type=\"Cluster\"} 0",
         "chancery_ratelimit_decisions_total{decision=\"denied\"} 0",
         "chancery_ratelimit_counters 0",
+        "chancery_ratelimit_limit_decisions_total{limit=\"other\",decision=\"denied\"} 0",
         "# EOF",
     ] {
         assert!(metrics.lines().any(|own| own == line), "{line} is not in\n{metrics}");

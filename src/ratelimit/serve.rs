@@ -42,9 +42,9 @@ pub struct Listeners {
     pub calls: Calls,
     /// Mutual TLS for them, not for a socket on this machine; none means plain.
     pub tls: Option<MutualTls>,
-    /// For probes: health alone, in plain.
+    /// For probes and monitoring: health and metrics, in plain.
     pub health: Option<TcpListener>,
-    /// For those who speak no gRPC: `/json`, `/rlconfig` and health, in plain.
+    /// For those who speak no gRPC: everything of [`http`], in plain.
     pub http: Option<TcpListener>,
 }
 
@@ -100,7 +100,7 @@ pub async fn serve<C: Counters>(
         listener
             .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
     };
-    let probes = also(listeners.health, http::health());
+    let probes = also(listeners.health, http::for_machines(service.clone()));
     let http = also(listeners.http, http::router(service));
     let drained = async {
         shutdown.clone().await;

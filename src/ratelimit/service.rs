@@ -8,6 +8,7 @@
 //! looked up in the rules of a folder ([`super::envoyproxy`]), if there is one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -15,9 +16,11 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::answer::{self, Decided};
-use super::counters::{Ask, Counters, Outcome, admitted};
+use super::counters::{Ask, Counters, Outcome, Role, admitted};
 use super::decisions::Decisions;
 use super::envoyproxy::Rules;
+use super::metrics;
+use super::report::{self, Origins, Report};
 use super::subject::{Origin, Subject, subjects};
 use crate::model::limit::{DOMAIN, LimitSet};
 
@@ -93,18 +96,44 @@ impl<C: Counters> RateLimit<C> {
         self.rules.borrow().clone()
     }
 
+    fn limits(&self) -> Arc<LimitSet> {
+        self.limits.borrow().clone()
+    }
+
+    /// What was decided, the limits in force and the keys with the most hits.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let limits = self.limits();
+        report::report(&self.decisions, &limits, &self.rules(), &Origins::new(), self.counters.usage())
+    }
+
+    /// The metrics as text.
+    ///
+    /// # Errors
+    /// When the text cannot be written.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        metrics::text(self.decisions.clone(), self.rules(), self.counters.usage())
+    }
+
     /// Decides on one request.
     ///
     /// # Errors
     /// When the request is none that can be decided, or the counters are not available.
     pub async fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
+        let begun = Instant::now();
+        let answer = self.decide_untimed(request).await;
+        self.decisions.observe(begun.elapsed());
+        answer
+    }
+
+    async fn decide_untimed(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         if request.domain.is_empty() {
             return Err(Status::invalid_argument("rate limit domain must not be empty"));
         }
         if request.descriptors.is_empty() && request.domain != DOMAIN {
             return Err(Status::invalid_argument("rate limit descriptor list must not be empty"));
         }
-        let (limits, rules) = (self.limits.borrow().clone(), self.rules());
+        let (limits, rules) = (self.limits(), self.rules());
         let subjects = subjects(&limits, &rules, request, self.options.modes)?;
         let asks: Vec<Ask<'_>> = subjects
             .iter()
@@ -143,14 +172,14 @@ impl<C: Counters> RateLimit<C> {
             match (subject, outcome) {
                 (Subject::Limited(limited), Some(outcome)) if allowed || !outcome.allowed => {
                     match limited.origin {
-                        Origin::Rule(rule) => rule.tally.count(outcome.allowed),
-                        Origin::Ours => {
-                            self.decisions.count_limit(limits, &limited.limit.id, outcome.allowed)
-                        }
+                        Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
+                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome),
                         Origin::Caller => {}
                     }
                 }
-                (Subject::Unlimited(rule), _) if allowed => rule.tally.count(true),
+                (Subject::Unlimited(rule), _) if allowed => {
+                    self.decisions.count_tally(&rule.tally, true, Role::Binding);
+                }
                 (Subject::Unknown, _) => self.decisions.count_unknown(),
                 _ => {}
             }

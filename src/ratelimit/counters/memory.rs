@@ -260,6 +260,10 @@ impl Counters for Memory {
         let since_1970 = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(self.decide_at(asks, Now { ticks: ms(self.epoch.elapsed()), unix_ms: ms(since_1970) }))
     }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(Self::usage(self))
+    }
 }
 
 #[cfg(test)]

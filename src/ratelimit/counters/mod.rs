@@ -72,6 +72,11 @@ pub trait Counters: Send + Sync + 'static {
     /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only gauges,
     /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
+
+    /// What it holds, if that is in this process.
+    fn usage(&self) -> Option<memory::Usage> {
+        None
+    }
 }
 
 #[cfg(test)]
