@@ -68,6 +68,7 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
     ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
+    ("ratelimit/quota/desk.rs", "clock", "a grant ends with a window of the calendar"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",

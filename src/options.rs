@@ -26,6 +26,8 @@ pub struct ServeOptions {
     pub ratelimit_address: Option<(String, u16)>,
     /// Mutual TLS to the rate limit service: the folder, as Envoys see it, with their secrets.
     pub ratelimit_tls: Option<String>,
+    /// The file with who may ask the quota API; without it, those on this machine.
+    pub quota_token_file: Option<PathBuf>,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }

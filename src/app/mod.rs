@@ -25,6 +25,7 @@ use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
+use crate::ratelimit::quota::{self, Access};
 use crate::ratelimit::serve::Listeners;
 use crate::ratelimit::service::RateLimit;
 use crate::settings::{RateLimitService, Settings};
@@ -116,6 +117,8 @@ impl ControlPlane {
         let tls = options.xds_tls.clone().map(MutualTls::open).transpose();
         let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
         let Bound { xds, admin, health, ratelimit } = Bound::new(options).await?;
+        let local = admin.local_addr()?.ip().is_loopback();
+        let access = Access::new(options.quota_token_file.clone(), local)?;
         let address = xds.local_addr()?;
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), address)?;
@@ -157,9 +160,11 @@ impl ControlPlane {
         this.spawn_xds(xds, tls.as_ref(), service, status);
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
-            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None };
+            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
             this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
         });
+        let (ratelimit, service) = ratelimit.unzip();
+        let quota = service.map(|service| quota::router(service, access));
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
             snapshots: snapshots_seen,
@@ -170,7 +175,7 @@ impl ControlPlane {
             metrics,
             tls,
         };
-        this.spawn_admin(admin, health, state);
+        this.spawn_admin(admin, health, state, quota);
         Ok(this)
     }
 
@@ -194,13 +199,19 @@ impl ControlPlane {
         });
     }
 
-    fn spawn_admin(&mut self, admin: TcpListener, health: Option<TcpListener>, state: admin::State) {
+    fn spawn_admin(
+        &mut self,
+        admin: TcpListener,
+        health: Option<TcpListener>,
+        state: admin::State,
+        quota: Option<quota::Pages>,
+    ) {
         if let Some(health) = health {
             let (state, ended) = (state.clone(), self.ended());
             self.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
         }
         let ended = self.ended();
-        self.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
+        self.tasks.spawn(async move { Ok(admin::serve(admin, state, quota, ended).await?) });
     }
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
@@ -260,19 +271,19 @@ impl ControlPlane {
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         mut published: watch::Receiver<Arc<Published>>,
-    ) -> admin::RateLimit {
+    ) -> (admin::RateLimit, RateLimit<Memory>) {
         let counters = Arc::new(Memory::default());
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
-        let ended = self.ended();
+        let service = RateLimit::new(limits, counters, decisions);
+        let (served, ended) = (service.clone(), self.ended());
         self.tasks.spawn(async move {
             if published.wait_for(|published| published.ready).await.is_ok() {
-                let service = RateLimit::new(limits, counters, decisions);
-                crate::ratelimit::serve::serve(listeners, service, ended).await?;
+                crate::ratelimit::serve::serve(listeners, served, ended).await?;
             }
             Ok(())
         });
-        state
+        (state, service)
     }
 
     /// Runs until the future ends or a task fails, then ends everything.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::mutual_tls;
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
+use crate::ratelimit::quota::Access;
 use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
@@ -25,12 +26,17 @@ pub(super) struct Args {
     /// Where Envoys reach it; port 0 picks one and logs it
     #[arg(long, value_name = "IP:PORT|unix:PATH", default_value = "127.0.0.1:18002")]
     ratelimit_listen: Place,
-    /// Where gRPC health and /healthcheck are listened on without TLS, for probes that know none; nowhere unless given
+    /// Where gRPC health, /healthcheck and /metrics are listened on without TLS, for probes that know none; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
-    /// Where /json, /rlconfig and /healthcheck are listened on, for those who speak no gRPC; nowhere unless given
+    /// Where /json, /rlconfig, /debug/ratelimits, /metrics and the quota API are listened on, for those who are no Envoy;
+    /// nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
+    /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
+    /// TOKEN. Without it whoever reaches --http-listen may, if that is on loopback, and else nobody
+    #[arg(long, value_name = "FILE")]
+    quota_token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: mutual_tls::Args,
     /// The debug endpoint of the control plane whose limits are followed; 127.0.0.1:18001 unless this or a folder is given
@@ -173,6 +179,9 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let (server, folder) = args.sources(config)?;
     let folder = folder.map(|folder| Follower::open(folder, args.rules.reading())).transpose();
     let folder = folder.context("cannot take the limits")?;
+    let quota =
+        args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
+    let quota = quota.transpose()?;
     let sources = Sources { server, folder, options: args.rules.options() };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
@@ -189,7 +198,7 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        let listeners = Listeners { calls, tls, health, http };
+        let listeners = Listeners { calls, tls, health, http, quota };
         let following = async {
             if let Some(certificates) = certificates {
                 certificates.run().await;

@@ -64,6 +64,10 @@ struct ServiceArgs {
     /// secrets; plain unless given
     #[arg(long, value_name = "DIR")]
     ratelimit_tls: Option<String>,
+    /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
+    /// TOKEN. Without it whoever reaches --admin-listen may, if that is on loopback, and else nobody
+    #[arg(long, value_name = "FILE")]
+    quota_token_file: Option<PathBuf>,
     /// Auth service: embedded or off, which mean the same, since there is none yet; an address is refused
     #[arg(long, value_name = "embedded|off")]
     authz: Option<Place>,
@@ -126,6 +130,11 @@ impl Args {
         let status = "a folder of manifests has no status";
         let flags = [
             ("--geoip-database", self.services.geoip_database.is_some(), "nothing asks for places"),
+            (
+                "--quota-token-file",
+                self.services.quota_token_file.is_some() && self.services.ratelimit != Place::Embedded,
+                "the quota API is that of the rate limit service, which is not in this process",
+            ),
             ("--authz", authz, "there is no auth service"),
             ("--authz-listen", self.listen.authz_listen.is_some(), "there is no auth service"),
             (
@@ -199,6 +208,7 @@ impl Args {
             ratelimit: self.services.ratelimit,
             ratelimit_address: self.services.ratelimit_address,
             ratelimit_tls,
+            quota_token_file: self.services.quota_token_file,
             state_dir: self.state_dir,
         })
     }

@@ -17,6 +17,7 @@ pub mod envoyproxy;
 pub mod fingerprint;
 pub mod http;
 pub mod metrics;
+pub mod quota;
 pub mod remote;
 pub mod report;
 pub mod serve;

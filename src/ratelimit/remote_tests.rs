@@ -119,7 +119,8 @@ async fn the_service_alone_decides_by_the_control_planes_limits() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let service = tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        let listeners = Listeners { calls: listener.into(), tls: None, health: None, http: None };
+        let listeners =
+            Listeners { calls: listener.into(), tls: None, health: None, http: None, quota: None };
         alone(listeners, Sources { server: Some(address.to_string()), ..Sources::default() }, stopped).await
     });
 

@@ -20,6 +20,7 @@ use super::counters::Counters;
 use super::counters::memory::Memory;
 use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
+use super::quota::{self, Access};
 use super::service::{Options, RateLimit};
 use super::{http, remote};
 use crate::descriptors;
@@ -46,6 +47,8 @@ pub struct Listeners {
     pub health: Option<TcpListener>,
     /// For those who speak no gRPC: everything of [`http`], in plain.
     pub http: Option<TcpListener>,
+    /// Who may ask there for what single keys have left; nobody can without.
+    pub quota: Option<Access>,
 }
 
 /// Where Envoys call.
@@ -101,7 +104,8 @@ pub async fn serve<C: Counters>(
             .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
     };
     let probes = also(listeners.health, http::for_machines(service.clone()));
-    let http = also(listeners.http, http::router(service));
+    let quota = listeners.quota.map(|access| quota::router(service.clone(), access));
+    let http = also(listeners.http, http::router(service).merge(quota.unwrap_or_default()));
     let drained = async {
         shutdown.clone().await;
         tokio::time::sleep(DRAIN_WITHIN).await;

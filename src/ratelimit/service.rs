@@ -20,6 +20,7 @@ use super::counters::{Ask, Counters, Outcome, Role, admitted};
 use super::decisions::Decisions;
 use super::envoyproxy::Rules;
 use super::metrics;
+use super::quota::{Covered, Grants};
 use super::report::{self, Origins, Report};
 use super::subject::{Origin, Subject, subjects};
 use crate::model::limit::{DOMAIN, LimitSet};
@@ -61,6 +62,7 @@ pub struct RateLimit<C> {
     rules: watch::Receiver<Arc<Rules>>,
     counters: Arc<C>,
     decisions: Arc<Decisions>,
+    grants: Arc<Grants>,
     options: Arc<Options>,
 }
 
@@ -71,6 +73,7 @@ impl<C> Clone for RateLimit<C> {
             rules: self.rules.clone(),
             counters: self.counters.clone(),
             decisions: self.decisions.clone(),
+            grants: self.grants.clone(),
             options: self.options.clone(),
         }
     }
@@ -81,7 +84,7 @@ impl<C: Counters> RateLimit<C> {
     /// `decisions`.
     pub fn new(limits: watch::Receiver<Arc<LimitSet>>, counters: Arc<C>, decisions: Arc<Decisions>) -> Self {
         let rules = watch::channel(Arc::default()).1;
-        Self { limits, rules, counters, decisions, options: Arc::default() }
+        Self { limits, rules, counters, decisions, grants: Arc::default(), options: Arc::default() }
     }
 
     /// The same with rules for other domains.
@@ -96,8 +99,20 @@ impl<C: Counters> RateLimit<C> {
         self.rules.borrow().clone()
     }
 
-    fn limits(&self) -> Arc<LimitSet> {
+    pub(super) fn limits(&self) -> Arc<LimitSet> {
         self.limits.borrow().clone()
+    }
+
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    pub(super) fn counters(&self) -> &C {
+        &self.counters
+    }
+
+    pub(super) fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// What was decided, the limits in force and the keys with the most hits.
@@ -135,15 +150,14 @@ impl<C: Counters> RateLimit<C> {
         }
         let (limits, rules) = (self.limits(), self.rules());
         let subjects = subjects(&limits, &rules, request, self.options.modes)?;
-        let asks: Vec<Ask<'_>> = subjects
+        let mut asks: Vec<Ask<'_>> = subjects
             .iter()
             .filter_map(|subject| match subject {
                 Subject::Limited(limited) => Some(limited.ask()),
                 _ => None,
             })
             .collect();
-        let outcomes = self.count(&asks).await?;
-        let allowed = admitted(asks.iter().zip(&outcomes).map(|(ask, outcome)| (ask.role, outcome.allowed)));
+        let (outcomes, allowed) = self.count(&mut asks).await?;
         let mut answers = outcomes.iter();
         let decided: Vec<Decided<'_>> = subjects
             .iter()
@@ -156,14 +170,31 @@ impl<C: Counters> RateLimit<C> {
         Ok(answer::answer(request, &decided, allowed, &self.options))
     }
 
-    async fn count(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Status> {
+    /// What the counters say of each ask, and whether the request goes through. What a key was granted is used first.
+    async fn count(&self, asks: &mut [Ask<'_>]) -> Result<(Vec<Outcome>, bool), Status> {
         if asks.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), true));
         }
-        self.counters.decide(asks).await.map_err(|error| {
+        let roles: Vec<Role> = asks.iter().map(|ask| ask.role).collect();
+        let covered = match self.grants.is_empty() {
+            true => Covered::default(),
+            false => Covered::take(&self.grants, asks, |ask| {
+                self.decisions.top.fingerprint(&ask.limit.id, ask.key)
+            }),
+        };
+        let counted = self.counters.decide(asks).await;
+        let mut outcomes = counted.map_err(|error| {
+            covered.give_back(&self.grants);
             self.decisions.count_failed();
             Status::unavailable(error.to_string())
-        })
+        })?;
+        covered.allow(&mut outcomes);
+        let allowed = admitted(roles.iter().zip(&outcomes).map(|(role, outcome)| (*role, outcome.allowed)));
+        if !allowed {
+            covered.give_back(&self.grants);
+        }
+        covered.add_left(&self.grants, &mut outcomes);
+        Ok((outcomes, allowed))
     }
 
     fn tally(&self, limits: &LimitSet, decided: &[Decided<'_>], allowed: bool) {

@@ -58,6 +58,17 @@ impl TopKeys {
         shard.keys[at].denied += u64::from(denied);
     }
 
+    /// The name of a key.
+    pub(super) fn fingerprint(&self, limit: &str, key: &[Entry]) -> Fingerprint {
+        self.fingerprints.of(limit, key)
+    }
+
+    /// The key of this name, if it has a place.
+    pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Hot> {
+        let shard = self.shard(fingerprint);
+        shard.places.get(&fingerprint).map(|at| shard.hot(*at))
+    }
+
     /// All that have a place, those with the most hits first.
     pub(super) fn all(&self) -> Vec<Hot> {
         let mut all: Vec<Hot> = Vec::new();
