@@ -49,7 +49,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "exposition", "model", "settled", "tls"]),
+    ("ratelimit", &["values", "options", "descriptors", "exposition", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
     (
         "admin",
@@ -92,7 +92,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["ratelimit", "admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
     ("notify", &["source"]),
-    ("clap", &["cli", "telemetry"]),
+    ("clap", &["cli", "options", "telemetry"]),
     ("anyhow", &["app", "cli", "main"]),
 ];
 

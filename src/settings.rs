@@ -29,6 +29,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// How Envoys reach the rate limit service; none switches limits off.
     pub ratelimit: Option<RateLimitService>,
+    /// Whether Envoy tells clients what limits have left, by x-ratelimit-* and retry-after.
+    pub envoy_limit_headers: bool,
 }
 
 /// How Envoys reach the rate limit service.
@@ -56,6 +58,7 @@ impl Default for Settings {
             on_demand_threshold: 2000,
             cluster_domain: "cluster.local".into(),
             ratelimit: None,
+            envoy_limit_headers: true,
         }
     }
 }

@@ -25,9 +25,10 @@ use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
+use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::{self, Access};
 use crate::ratelimit::serve::Listeners;
-use crate::ratelimit::service::RateLimit;
+use crate::ratelimit::service::{Options, RateLimit};
 use crate::settings::{RateLimitService, Settings};
 use crate::source::{files, kubernetes};
 use crate::state::State;
@@ -161,7 +162,8 @@ impl ControlPlane {
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
             let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
-            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
+            let told = Options { ietf: Ietf::of(options.limit_headers), ..Options::default() };
+            this.spawn_ratelimit(listeners, limits_seen, told, published_seen.clone())
         });
         let (ratelimit, service) = ratelimit.unzip();
         let quota = service.map(|service| quota::router(service, access));
@@ -270,12 +272,14 @@ impl ControlPlane {
         &mut self,
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
+        options: Options,
         mut published: watch::Receiver<Arc<Published>>,
     ) -> (admin::RateLimit, RateLimit<Memory>) {
         let counters = Arc::new(Memory::default());
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
-        let service = RateLimit::new(limits, counters, decisions);
+        let no_rules = watch::channel(Arc::default()).1;
+        let service = RateLimit::new(limits, counters, decisions).with_rules(no_rules, options);
         let (served, ended) = (service.clone(), self.ended());
         self.tasks.spawn(async move {
             if published.wait_for(|published| published.ready).await.is_ok() {

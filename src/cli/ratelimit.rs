@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::mutual_tls;
+use crate::options::LimitHeaders;
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
+use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::Access;
 use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
@@ -33,6 +35,10 @@ pub(super) struct Args {
     /// nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
+    /// How clients are told what limits have left, as --limit-headers of `serve`, which has to say the same: with ietf and both
+    /// this service sends RateLimit and RateLimit-Policy, and with ietf Retry-After beside a refusal
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
+    limit_headers: LimitHeaders,
     /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
     /// TOKEN. Without it whoever reaches --http-listen may, if that is on loopback, and else nobody
     #[arg(long, value_name = "FILE")]
@@ -120,6 +126,7 @@ impl RulesArgs {
             modes: Modes { shadow: self.shadow_mode, quota: self.quota_mode },
             headers: self.limit_response_headers.then_some(headers),
             metadata: self.response_dynamic_metadata,
+            ietf: None,
         }
     }
 }
@@ -182,7 +189,11 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let quota =
         args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
     let quota = quota.transpose()?;
-    let sources = Sources { server, folder, options: args.rules.options() };
+    let sources = Sources {
+        server,
+        folder,
+        options: Options { ietf: Ietf::of(args.limit_headers), ..args.rules.options() },
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let calls = match &args.ratelimit_listen {

@@ -7,7 +7,8 @@ use anyhow::bail;
 use clap::ArgAction;
 
 use super::{address, mutual_tls, namespaced, settings};
-use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, LimitHeaders, Listen, Place, ServeOptions, host_port};
+use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -64,6 +65,11 @@ struct ServiceArgs {
     /// secrets; plain unless given
     #[arg(long, value_name = "DIR")]
     ratelimit_tls: Option<String>,
+    /// How clients are told what limits have left: none; draft-03 (x-ratelimit-* and, on a 429, retry-after, by Envoy; not
+    /// where nginx's 503 refuses); ietf (RateLimit, RateLimit-Policy and, on a refusal, Retry-After, by the rate limit
+    /// service, for every limit; one elsewhere is told by its own flag); both
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
+    limit_headers: LimitHeaders,
     /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
     /// TOKEN. Without it whoever reaches --admin-listen may, if that is on loopback, and else nobody
     #[arg(long, value_name = "FILE")]
@@ -189,7 +195,10 @@ impl Args {
             self.tls.may_listen(ratelimit, ratelimit_tls.is_some(), "the rate limit service", flags)?;
         }
         Ok(ServeOptions {
-            settings: self.settings.settings(),
+            settings: Settings {
+                envoy_limit_headers: self.services.limit_headers.of_envoy(),
+                ..self.settings.settings()
+            },
             manifests: self.manifests,
             kubernetes: KubernetesOptions {
                 kubeconfig: self.kubernetes.kubeconfig,
@@ -208,6 +217,7 @@ impl Args {
             ratelimit: self.services.ratelimit,
             ratelimit_address: self.services.ratelimit_address,
             ratelimit_tls,
+            limit_headers: self.services.limit_headers,
             quota_token_file: self.services.quota_token_file,
             state_dir: self.state_dir,
         })

@@ -16,6 +16,7 @@ pub mod decisions;
 pub mod envoyproxy;
 pub mod fingerprint;
 pub mod http;
+pub mod ietf;
 pub mod metrics;
 pub mod quota;
 pub mod remote;

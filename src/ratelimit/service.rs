@@ -19,6 +19,7 @@ use super::answer::{self, Decided};
 use super::counters::{Ask, Counters, Outcome, Role, admitted};
 use super::decisions::Decisions;
 use super::envoyproxy::Rules;
+use super::ietf::Ietf;
 use super::metrics;
 use super::quota::{Covered, Grants};
 use super::report::{self, Origins, Report};
@@ -32,6 +33,8 @@ pub struct Options {
     pub modes: Modes,
     /// The names of headers that tell clients what is left; none are sent without.
     pub headers: Option<Headers>,
+    /// What clients are told in the headers of the IETF's draft, if anything.
+    pub ietf: Option<Ietf>,
     /// Whether the dynamic metadata says of what there is some left.
     pub metadata: bool,
 }
