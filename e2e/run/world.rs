@@ -344,6 +344,7 @@ fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--server".into(), ports.admin().to_string().into()]);
+    args.extend(["--state-dir".into(), folder.join("ratelimit-state").into()]);
     Program::new("ratelimit", &settings.chancery, args, folder)
 }
 

@@ -27,6 +27,7 @@ use crate::ratelimit::counters::memory::Memory;
 use crate::ratelimit::decisions::Decisions;
 use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::{self, Access};
+use crate::ratelimit::saved::Keeper;
 use crate::ratelimit::serve::Listeners;
 use crate::ratelimit::service::{Options, RateLimit};
 use crate::settings::{RateLimitService, Settings};
@@ -159,11 +160,12 @@ impl ControlPlane {
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
+        let counters = this.counters(options, ratelimit.is_some())?;
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
             let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
             let told = Options { ietf: Ietf::of(options.limit_headers), ..Options::default() };
-            this.spawn_ratelimit(listeners, limits_seen, told, published_seen.clone())
+            this.spawn_ratelimit(listeners, limits_seen, told, counters, published_seen.clone())
         });
         let (ratelimit, service) = ratelimit.unzip();
         let quota = service.map(|service| quota::router(service, access));
@@ -267,15 +269,29 @@ impl ControlPlane {
         });
     }
 
+    /// The counters, which go on with those of an earlier process where there is a folder for them.
+    fn counters(&mut self, options: &ServeOptions, embedded: bool) -> anyhow::Result<Arc<Memory>> {
+        let Some(folder) = options.state_dir.as_deref().filter(|_| embedded) else {
+            return Ok(Arc::default());
+        };
+        let keeper = Keeper::open(folder).context("cannot use the state folder")?;
+        let (counters, ended) = (keeper.memory(), self.ended());
+        self.tasks.spawn(async move {
+            keeper.run(ended).await;
+            Ok(())
+        });
+        Ok(counters)
+    }
+
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         options: Options,
+        counters: Arc<Memory>,
         mut published: watch::Receiver<Arc<Published>>,
     ) -> (admin::RateLimit, RateLimit<Memory>) {
-        let counters = Arc::new(Memory::default());
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
         let no_rules = watch::channel(Arc::default()).1;

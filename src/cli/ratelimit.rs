@@ -16,6 +16,7 @@ use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
 use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::Access;
+use crate::ratelimit::saved::Keeper;
 use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
+    /// Folder for the counters of quotas of a day and more, so that a restart goes on with them
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// How clients are told what limits have left, as --limit-headers of `serve`, which has to say the same: with ietf and both
     /// this service sends RateLimit and RateLimit-Policy, and with ietf Retry-After beside a refusal
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
@@ -189,7 +193,10 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let quota =
         args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
     let quota = quota.transpose()?;
+    let keeper =
+        args.state_dir.as_deref().map(Keeper::open).transpose().context("cannot use the state folder")?;
     let sources = Sources {
+        keeper,
         server,
         folder,
         options: Options { ietf: Ietf::of(args.limit_headers), ..args.rules.options() },

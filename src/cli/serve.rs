@@ -16,7 +16,8 @@ pub(super) struct Args {
     /// Folder of manifests to follow; Kubernetes unless given
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Folder for the last good snapshot, so that a restart serves it while the API server is away
+    /// Folder for the last good snapshot, so that a restart serves it while the API server is away, and for the counters of
+    /// quotas of a day and more
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     #[command(flatten)]

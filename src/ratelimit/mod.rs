@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod quota;
 pub mod remote;
 pub mod report;
+pub mod saved;
 pub mod serve;
 pub mod service;
 mod shown;

@@ -17,10 +17,10 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::counters::Counters;
-use super::counters::memory::Memory;
 use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
 use super::quota::{self, Access};
+use super::saved::Keeper;
 use super::service::{Options, RateLimit};
 use super::{http, remote};
 use crate::descriptors;
@@ -138,6 +138,8 @@ pub struct Sources {
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
     pub options: Options,
+    /// Where counters of quotas of a day and more are kept.
+    pub keeper: Option<Keeper>,
 }
 
 /// The service alone, with its limits followed from elsewhere and its counters in memory. Calls are taken once the
@@ -156,6 +158,9 @@ pub async fn alone(
     let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
     let (follower, rules) = sources.folder.unzip();
     let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
+    let memory = sources.keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
+    let keep = sources.keeper.map(|keeper| keeper.run(shutdown.clone()));
+    let keep = OptionFuture::from(keep);
     let serving = async {
         if from_server {
             tokio::select! {
@@ -164,14 +169,30 @@ pub async fn alone(
             }
             tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
         }
-        let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
+        let service = RateLimit::new(limits, memory, Arc::default());
         serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
-    tokio::select! {
-        served = serving => served.map_err(AloneError::from),
-        Some(()) = OptionFuture::from(follow) => Ok(()),
-        Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
+    let following = async {
+        tokio::select! {
+            served = serving => served.map_err(AloneError::from),
+            Some(()) = OptionFuture::from(follow) => Ok(()),
+            Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
+        }
+    };
+    // What is counted while calls are under way is kept too, where the end was asked for.
+    let mut keep = std::pin::pin!(keep);
+    let mut kept = false;
+    let mut following = std::pin::pin!(following);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut following => break ended,
+            Some(()) = &mut keep, if !kept => kept = true,
+        }
+    };
+    if !kept && ended.is_ok() {
+        keep.await;
     }
+    ended
 }
 
 /// Why the service cannot run.

@@ -4,6 +4,7 @@
 mod cells;
 mod key;
 pub mod memory;
+mod saved;
 
 use std::future::Future;
 
