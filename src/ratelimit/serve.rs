@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture, try_join_all};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -159,8 +159,8 @@ pub async fn alone(
     let (follower, rules) = sources.folder.unzip();
     let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
     let memory = sources.keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
-    let keep = sources.keeper.map(|keeper| keeper.run(shutdown.clone()));
-    let keep = OptionFuture::from(keep);
+    let (served, nobody_calls) = oneshot::channel::<()>();
+    let keep = sources.keeper.map(|keeper| keeper.run(nobody_calls.map(drop)));
     let serving = async {
         if from_server {
             tokio::select! {
@@ -179,20 +179,13 @@ pub async fn alone(
             Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
         }
     };
-    // What is counted while calls are under way is kept too, where the end was asked for.
-    let mut keep = std::pin::pin!(keep);
-    let mut kept = false;
-    let mut following = std::pin::pin!(following);
-    let ended = loop {
-        tokio::select! {
-            ended = &mut following => break ended,
-            Some(()) = &mut keep, if !kept => kept = true,
-        }
+    // Counters are written once more when no call can change them.
+    let all = async {
+        let ended = following.await;
+        drop(served);
+        ended
     };
-    if !kept && ended.is_ok() {
-        keep.await;
-    }
-    ended
+    futures::join!(all, OptionFuture::from(keep)).0
 }
 
 /// Why the service cannot run.
