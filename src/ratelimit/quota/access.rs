@@ -1,12 +1,13 @@
 //! Who may ask: whoever has a token, or, where there are none, whoever is on this machine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Request, State};
-use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{Extensions, HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tonic::Status;
@@ -78,9 +79,10 @@ impl Access {
         })))
     }
 
-    async fn name(&self, headers: &HeaderMap) -> Result<Arc<str>, Refusal> {
+    async fn name(&self, uri: &Uri, headers: &HeaderMap) -> Result<Arc<str>, Refusal> {
         match &*self.0 {
-            Rule::All => Ok("local".into()),
+            Rule::All if is_here(uri, headers) => Ok("local".into()),
+            Rule::All => Err(Refusal::Host),
             Rule::Nobody => Err(Refusal::Closed),
             Rule::Tokens(path) => {
                 let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -130,7 +132,19 @@ fn is_same(a: &str, b: &str) -> bool {
     a.len() == b.len() && std::hint::black_box(differ) == 0
 }
 
+/// Whether this machine is asked by a name that nobody else can have. A page in a browser on it can ask it too, by a name of
+/// its own that it has led here.
+fn is_here(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    let Some(host) = host.or(uri.authority().map(Authority::as_str)) else { return true };
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
 enum Refusal {
+    /// By a name that is not this machine's.
+    Host,
     /// No token, or one that is not known.
     Token,
     /// Nobody may.
@@ -140,6 +154,7 @@ enum Refusal {
 impl Refusal {
     fn words(&self) -> &'static str {
         match self {
+            Self::Host => "without --quota-token-file the quota API is asked by an address, or as localhost",
             Self::Token => "a token of --quota-token-file is needed: authorization: Bearer TOKEN",
             Self::Closed => {
                 "without --quota-token-file the quota API answers only where it is listened on for this machine alone"
@@ -150,7 +165,7 @@ impl Refusal {
     fn answer(&self, grpc: bool) -> Response {
         let (status, code) = match self {
             Self::Token => (StatusCode::UNAUTHORIZED, tonic::Code::Unauthenticated),
-            Self::Closed => (StatusCode::FORBIDDEN, tonic::Code::PermissionDenied),
+            Self::Host | Self::Closed => (StatusCode::FORBIDDEN, tonic::Code::PermissionDenied),
         };
         if grpc {
             return Status::new(code, self.words()).into_http::<axum::body::Body>();
@@ -167,7 +182,7 @@ impl Refusal {
 /// Lets those through who may ask, and says who they are.
 pub(super) async fn guard(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     let peer = peer(request.extensions());
-    match access.name(request.headers()).await {
+    match access.name(request.uri(), request.headers()).await {
         Ok(name) => {
             request.extensions_mut().insert(Caller { name, peer });
             next.run(request).await.into_response()
@@ -198,6 +213,25 @@ mod tests {
         let tokens: Vec<_> = parse(text).collect();
         assert_eq!(tokens, [("token", "sixteen-characters"), ("alice", "0123456789abcdef")]);
         assert!(is_same("a", "a") && !is_same("a", "b") && !is_same("a", "ab") && !is_same("", "a"));
+    }
+
+    #[test]
+    fn this_machine_is_asked_by_its_own_names() {
+        let asked = |host: &'static str| {
+            let headers = HeaderMap::from_iter([(header::HOST, header::HeaderValue::from_static(host))]);
+            is_here(&Uri::from_static("/"), &headers)
+        };
+        for (host, expected) in [
+            ("localhost:18001", true),
+            ("127.0.0.1", true),
+            ("[::1]:18001", true),
+            ("rebound.example.com:18001", false),
+            ("localhost.example.com", false),
+            ("a b", false),
+        ] {
+            assert_eq!(asked(host), expected, "{host}");
+        }
+        assert!(!is_here(&Uri::from_static("http://rebound.example.com/"), &HeaderMap::new()));
     }
 
     #[test]
