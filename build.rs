@@ -36,6 +36,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = protox::compile(["envoy/service/ratelimit/v3/rls.proto"], &includes)?;
     std::fs::write(out.join("ratelimit.descriptors"), set.encode_to_vec())?;
     prost_build::compile_fds(protox::compile(OURS, ["proto"])?)?;
+    quota()?;
+    Ok(())
+}
+
+/// Our own messages and service, which are JSON as well.
+fn quota() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto/chancery/quota");
+    let set = protox::compile(["chancery/quota/v1/quota.proto"], ["proto"])?;
+    let json = "#[derive(serde::Serialize, serde::Deserialize)]\n\
+                #[serde(rename_all = \"camelCase\", default, deny_unknown_fields)]";
+    tonic_prost_build::configure().type_attribute(".chancery.quota.v1", json).compile_fds(set)?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("parallel", &[]),
     ("settled", &[]),
+    ("exposition", &[]),
     ("telemetry", &[]),
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
@@ -49,9 +50,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     // The table of kinds, to name them as an API server does.
     ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "messages", "model", "settled", "tls"]),
+    ("ratelimit", &["values", "options", "descriptors", "exposition", "messages", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
-    ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
+    (
+        "admin",
+        &["values", "descriptors", "exposition", "model", "xds", "compile", "fleet", "ratelimit", "tls"],
+    ),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
 ];
 
@@ -65,6 +69,7 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
     ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
+    ("ratelimit/quota/desk.rs", "clock", "a grant ends with a window of the calendar"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",
@@ -88,7 +93,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["ratelimit", "admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
     ("notify", &["source"]),
-    ("clap", &["cli", "telemetry"]),
+    ("clap", &["cli", "options", "telemetry"]),
     ("anyhow", &["app", "cli", "main"]),
 ];
 
@@ -125,6 +130,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
     ("ratelimit/envoyproxy/follow.rs", "reading files blocks; the task is awaited where it begins"),
+    ("ratelimit/saved.rs", "writing files blocks; the task is awaited where it begins"),
     ("tls/follow.rs", "reading files blocks; the task is awaited where it begins"),
 ];
 

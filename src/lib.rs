@@ -17,6 +17,7 @@ pub mod crd;
 pub mod clock;
 mod parallel;
 mod settled;
+mod exposition;
 pub mod descriptors;
 pub mod store;
 pub mod source;

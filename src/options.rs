@@ -26,6 +26,10 @@ pub struct ServeOptions {
     pub ratelimit_address: Option<(String, u16)>,
     /// Mutual TLS to the rate limit service: the folder, as Envoys see it, with their secrets.
     pub ratelimit_tls: Option<String>,
+    /// How clients are told what limits have left.
+    pub limit_headers: LimitHeaders,
+    /// The file with who may ask the quota API; without it, those on this machine.
+    pub quota_token_file: Option<PathBuf>,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }
@@ -80,6 +84,35 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authority that must have signed the other side's certificate.
     pub authority: PathBuf,
+}
+
+/// How clients are told what limits have left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LimitHeaders {
+    /// Not at all.
+    None,
+    /// By Envoy: x-ratelimit-*, and retry-after beside a 429.
+    #[default]
+    #[value(name = "draft-03")]
+    Draft03,
+    /// By the rate limit service: RateLimit, RateLimit-Policy, and Retry-After beside every refusal.
+    Ietf,
+    /// By both; retry-after is Envoy's.
+    Both,
+}
+
+impl LimitHeaders {
+    /// Whether Envoy tells them.
+    #[must_use]
+    pub fn of_envoy(self) -> bool {
+        matches!(self, Self::Draft03 | Self::Both)
+    }
+
+    /// Whether the rate limit service tells them.
+    #[must_use]
+    pub fn of_service(self) -> bool {
+        matches!(self, Self::Ietf | Self::Both)
+    }
 }
 
 /// Where a service that Envoy calls is.

@@ -31,6 +31,8 @@ pub struct Settings {
     pub ratelimit: Option<RateLimitService>,
     /// Whether limits are served as envoyproxy/ratelimit has them too, and what is lost there is told.
     pub ratelimit_config: bool,
+    /// Whether Envoy tells clients what limits have left, by x-ratelimit-* and retry-after.
+    pub envoy_limit_headers: bool,
 }
 
 /// How Envoys reach the rate limit service.
@@ -59,6 +61,7 @@ impl Default for Settings {
             cluster_domain: "cluster.local".into(),
             ratelimit: None,
             ratelimit_config: false,
+            envoy_limit_headers: true,
         }
     }
 }

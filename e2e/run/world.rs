@@ -344,6 +344,7 @@ fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--xds".into(), ports.xds().to_string().into()]);
+    args.extend(["--state-dir".into(), folder.join("ratelimit-state").into()]);
     Program::new("ratelimit", &settings.chancery, args, folder)
 }
 

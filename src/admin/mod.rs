@@ -14,6 +14,7 @@ mod ratelimits;
 mod routes;
 mod scrape;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -104,16 +105,19 @@ pub fn router(state: State) -> Router {
         .with_state(state)
 }
 
-/// Serves the endpoint until `shutdown` ends.
+/// Serves the endpoint until `shutdown` ends, and the quota API of the rate limit service in this process beside it.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     state: State,
+    quota: Option<Router>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+    let service = router(state).merge(quota.unwrap_or_default());
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
 /// Serves what machines ask until `shutdown` ends.

@@ -5,12 +5,13 @@ use std::fmt;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::State;
+use crate::exposition::{Labels, counters, gauges};
 use crate::fleet::Totals;
+use crate::ratelimit::envoyproxy::Rules;
+use crate::ratelimit::metrics;
 use crate::values::Finding;
 use crate::xds::{Audience, TypeUrl};
 
@@ -22,8 +23,6 @@ impl fmt::Debug for Now {
         f.write_str("Now")
     }
 }
-
-type Labels<const N: usize> = [(&'static str, String); N];
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
@@ -105,18 +104,8 @@ impl Now {
 
     fn ratelimit(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let Some(service) = &self.0.ratelimit else { return Ok(()) };
-        let totals = service.decisions.totals();
-        let decisions = [
-            ("allowed", totals.allowed),
-            ("denied", totals.denied),
-            ("unknown", totals.unknown),
-            ("failed", totals.failed),
-        ];
-        let decisions = decisions.map(|(decision, count)| ([("decision", decision.to_owned())], count));
-        counters(encoder, "ratelimit_decisions", "Decisions of the rate limit service", decisions)?;
         let usage = service.counters.as_ref().map(|counters| counters.usage());
-        let usage = usage.into_iter().map(|usage| -> (Labels<0>, u64) { ([], usage.counters as u64) });
-        gauges(encoder, "ratelimit_counters", "Counters that the rate limit service holds", usage)
+        metrics::encode(encoder, &service.decisions, &Rules::default(), usage)
     }
 
     fn certificate(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -131,52 +120,4 @@ impl Now {
             "Whether the files of mutual TLS hold what cannot be used, so that the one before is shown";
         gauges(encoder, "xds_certificate_refused", help, [(none, u64::from(tls.refused()))])
     }
-}
-
-fn gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    let values = values
-        .into_iter()
-        .map(|(labels, value)| (labels, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))));
-    family(encoder, name, help, values)
-}
-
-fn counters<const N: usize>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    family(encoder, name, help, values.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
-}
-
-fn family<const N: usize, M: EncodeMetric>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, M)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    let mut values = values.into_iter().peekable();
-    let Some((_, first)) = values.peek() else { return Ok(()) };
-    let mut metric = encoder.encode_descriptor(name, help, None, first.metric_type())?;
-    if N == 0 {
-        return values.next().map_or(Ok(()), |(_, value)| value.encode(metric));
-    }
-    for (labels, value) in values {
-        value.encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
 }

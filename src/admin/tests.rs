@@ -326,6 +326,9 @@ async fn limits_are_shown_with_their_decisions_and_as_they_are_sent() {
     let sent = &sent["resources"][0];
     assert_eq!(sent["name"], report["limits"][0]["id"], "{sent}");
     assert_eq!(sent["resource"]["limits"][0]["id"], report["limits"][0]["id"], "{sent}");
+    let origin = "Ingress/shop/api nginx.ingress.kubernetes.io/limit-rps";
+    assert_eq!(report["limits"][0]["origins"], json!([origin]), "{report}");
+    assert_eq!(report["store"]["counters"], 0, "{report}");
 }
 
 #[tokio::test]
@@ -388,6 +391,7 @@ async fn metrics_tell_what_is() {
         "chancery_rejected_resources{type=\"Cluster\"} 0",
         "chancery_ratelimit_decisions_total{decision=\"denied\"} 0",
         "chancery_ratelimit_counters 0",
+        "chancery_ratelimit_limit_decisions_total{limit=\"other\",decision=\"denied\"} 0",
         "# EOF",
     ] {
         assert!(metrics.lines().any(|own| own == line), "{line} is not in\n{metrics}");

@@ -12,6 +12,7 @@ mod config;
 mod memory;
 mod mutual_tls;
 mod output;
+mod quota;
 mod ratelimit;
 mod run;
 mod serve;
@@ -91,6 +92,8 @@ enum Command {
     Status(status::Args),
     /// Print an Envoy bootstrap for this control plane
     Bootstrap(bootstrap::Args),
+    /// Print what keys have left of their limits, and reset or grant it
+    Quota(quota::Args),
     /// Be the rate limit service alone
     Ratelimit(Box<ratelimit::Args>),
 }
@@ -123,7 +126,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Serve(_) | Self::Run(_) | Self::Ratelimit(_) => "info",
-            Self::Translate(_) | Self::Check(_) | Self::Status(_) | Self::Bootstrap(_) => "warn",
+            Self::Translate(_) | Self::Check(_) | Self::Status(_) | Self::Bootstrap(_) | Self::Quota(_) => {
+                "warn"
+            }
         }
     }
 
@@ -135,6 +140,7 @@ impl Command {
             Self::Check(args) => check::execute(args, actions.compile),
             Self::Status(args) => status::execute(&args),
             Self::Bootstrap(args) => bootstrap::execute(args),
+            Self::Quota(args) => quota::execute(&args),
             Self::Ratelimit(args) => ratelimit::execute(*args, config),
         }
     }
@@ -177,7 +183,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("run", run::defaults)
         .mut_args(variable)
-        .mut_subcommands(|c| c.mut_args(variable))
+        .mut_subcommands(|c| c.mut_args(variable).mut_subcommands(|c| c.mut_args(variable)))
 }
 
 fn variable(arg: clap::Arg) -> clap::Arg {
@@ -192,7 +198,9 @@ fn variable(arg: clap::Arg) -> clap::Arg {
 
 /// The same command line with nothing required, since a file may say it.
 fn lenient(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| arg.required(false)).mut_subcommands(|c| c.mut_args(|arg| arg.required(false)))
+    command.mut_args(|arg| arg.required(false)).mut_subcommands(|c| {
+        c.mut_args(|arg| arg.required(false)).subcommand_required(false).arg_required_else_help(false)
+    })
 }
 
 /// Namespace and name of `NAMESPACE/NAME`.

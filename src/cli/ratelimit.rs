@@ -11,10 +11,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::mutual_tls;
-use crate::options::host_port;
+use crate::options::{LimitHeaders, host_port};
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
+use crate::ratelimit::ietf::Ietf;
+use crate::ratelimit::quota::Access;
 use crate::ratelimit::remote::Server as ManagementServer;
+use crate::ratelimit::saved::Keeper;
 use crate::ratelimit::serve::{self, Calls, Kind, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
@@ -29,12 +32,24 @@ pub(super) struct Args {
     /// Where Envoys reach it; port 0 picks one and logs it
     #[arg(long, value_name = "IP:PORT|unix:PATH", default_value = "127.0.0.1:18002")]
     ratelimit_listen: Place,
-    /// Where gRPC health and /healthcheck are listened on without TLS, for probes that know none; nowhere unless given
+    /// Where gRPC health, /healthcheck and /metrics are listened on without TLS, for probes that know none; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
-    /// Where /json, /rlconfig and /healthcheck are listened on, for those who speak no gRPC; nowhere unless given
+    /// Where /json, /rlconfig, /debug/ratelimits, /metrics and the quota API are listened on, for those who are no Envoy;
+    /// nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
+    /// Folder for the counters of quotas of a day and more, so that a restart goes on with them
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How clients are told what limits have left, as --limit-headers of `serve`, which has to say the same: with ietf and both
+    /// this service sends RateLimit and RateLimit-Policy, and with ietf Retry-After beside a refusal
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
+    limit_headers: LimitHeaders,
+    /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
+    /// TOKEN. Without it whoever reaches --http-listen may, if that is on loopback, and else nobody
+    #[arg(long, value_name = "FILE")]
+    quota_token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: mutual_tls::Args,
     /// xDS of the control plane whose limits are followed, by the files of mutual TLS if they are given; 127.0.0.1:18000
@@ -125,6 +140,7 @@ impl RulesArgs {
             modes: Modes { shadow: self.shadow_mode, quota: self.quota_mode },
             headers: self.limit_response_headers.then_some(headers),
             metadata: self.response_dynamic_metadata,
+            ietf: None,
         }
     }
 }
@@ -214,7 +230,17 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let xds = xds.map(|(host, port)| {
         (ManagementServer { host, port, tls: tls.clone(), node_id: args.node_id() }, args.kind())
     });
-    let sources = Sources { xds, folder, options: args.rules.options() };
+    let quota =
+        args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
+    let quota = quota.transpose()?;
+    let keeper =
+        args.state_dir.as_deref().map(Keeper::open).transpose().context("cannot use the state folder")?;
+    let sources = Sources {
+        keeper,
+        xds,
+        folder,
+        options: Options { ietf: Ietf::of(args.limit_headers), ..args.rules.options() },
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let calls = match &args.ratelimit_listen {
@@ -230,7 +256,7 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        let listeners = Listeners { calls, tls, health, http };
+        let listeners = Listeners { calls, tls, health, http, quota };
         let following = async {
             if let Some(certificates) = certificates {
                 certificates.run().await;

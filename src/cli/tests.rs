@@ -224,9 +224,12 @@ fn flags_without_effect_are_named() {
             "--publish-status-address=10.0.0.1",
             "--manifests=m",
             "--geoip-database=f",
+            "--ratelimit=off",
+            "--quota-token-file=t",
         ]),
         [
             "--geoip-database",
+            "--quota-token-file",
             "--authz",
             "--authz-listen",
             "--tls-session-resumption",

@@ -169,12 +169,15 @@ pub struct Refusal {
     /// Whether requests are answered 503, rather than let through, while the rate limit service cannot be asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fail_closed: bool,
+    /// Whether Envoy does not tell clients what is left.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
 }
 
 impl Refusal {
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), fail_closed: false }
+        Self { status, headers: Vec::new(), fail_closed: false, untold: false }
     }
 }
 

@@ -70,10 +70,16 @@ impl Limit {
         Self { id, key, algorithm, plans: Vec::new(), shadow: false }
     }
 
+    /// The plan of keys of this value, if they have one.
+    #[must_use]
+    pub fn plan_for_value(&self, value: &str) -> Option<&Plan> {
+        self.plans.iter().find(|plan| plan.matches.has(value))
+    }
+
     /// The limit as it is for a key of this value; of several parts the first decides.
     #[must_use]
     pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
-        match self.plans.iter().find(|plan| plan.matches.has(value)) {
+        match self.plan_for_value(value) {
             None => Cow::Borrowed(self),
             Some(plan) => Cow::Owned(Self {
                 shadow: self.shadow,

@@ -13,6 +13,7 @@ use envoy_types::pb::google::protobuf::{Duration, ListValue, Struct, Value, valu
 use serde_json::{Map, Value as Json};
 
 use super::counters::{Outcome, Role};
+use super::ietf;
 use super::service::{Headers, Options};
 use super::subject::{BACKEND_ENTRY, Limited, MODEL_ENTRY, Subject, model};
 use crate::model::limit::Algorithm;
@@ -28,7 +29,11 @@ pub(super) fn answer(
     options: &Options,
 ) -> RateLimitResponse {
     let statuses: Vec<DescriptorStatus> = decided.iter().map(status).collect();
-    let headers = options.headers.as_ref().map_or_else(Vec::new, |names| headers(names, decided, &statuses));
+    let mut headers =
+        options.headers.as_ref().map_or_else(Vec::new, |names| headers(names, decided, &statuses));
+    if let Some(ietf) = options.ietf {
+        headers.extend(ietf::headers(ietf, decided, admitted));
+    }
     let metadata = options.metadata.then(|| metadata(request, decided, &statuses));
     RateLimitResponse {
         overall_code: code(admitted).into(),

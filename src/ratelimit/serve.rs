@@ -10,18 +10,19 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture, try_join_all};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::counters::Counters;
-use super::counters::memory::Memory;
 use super::envoyproxy::follow::Follower;
 use super::envoyproxy::{Reading, Rules};
 use super::http;
+use super::quota::{self, Access};
 use super::remote::{Server as ManagementServer, follow, follow_config};
+use super::saved::Keeper;
 use super::service::{Options, RateLimit};
 use crate::descriptors;
 use crate::model::limit::LimitSet;
@@ -43,10 +44,12 @@ pub struct Listeners {
     pub calls: Calls,
     /// Mutual TLS for them, not for a socket on this machine; none means plain.
     pub tls: Option<MutualTls>,
-    /// For probes: health alone, in plain.
+    /// For probes and monitoring: health and metrics, in plain.
     pub health: Option<TcpListener>,
-    /// For those who speak no gRPC: `/json`, `/rlconfig` and health, in plain.
+    /// For those who speak no gRPC: everything of [`http`], in plain.
     pub http: Option<TcpListener>,
+    /// Who may ask there for what single keys have left; nobody can without.
+    pub quota: Option<Access>,
 }
 
 /// Where Envoys call.
@@ -101,8 +104,9 @@ pub async fn serve<C: Counters>(
         listener
             .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
     };
-    let probes = also(listeners.health, http::health());
-    let http = also(listeners.http, http::router(service));
+    let probes = also(listeners.health, http::for_machines(service.clone()));
+    let quota = listeners.quota.map(|access| quota::router(service.clone(), access));
+    let http = also(listeners.http, http::router(service).merge(quota.unwrap_or_default()));
     let drained = async {
         shutdown.clone().await;
         tokio::time::sleep(DRAIN_WITHIN).await;
@@ -144,6 +148,8 @@ pub struct Sources {
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
     pub options: Options,
+    /// Where counters of quotas of a day and more are kept.
+    pub keeper: Option<Keeper>,
 }
 
 /// The service alone, with its limits followed from elsewhere and its counters in memory. Calls are taken once the
@@ -166,6 +172,9 @@ pub async fn alone(
         Kind::Limits => follow(server, sender).boxed(),
         Kind::Rules(reading) => follow_config(server, reading, rules_sender).boxed(),
     });
+    let memory = sources.keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
+    let (served, nobody_calls) = oneshot::channel::<()>();
+    let keep = sources.keeper.map(|keeper| keeper.run(nobody_calls.map(drop)));
     let serving = async {
         let known = async {
             match kind {
@@ -179,14 +188,23 @@ pub async fn alone(
             () = shutdown.clone() => return Ok(()),
         }
         tracing::info!("the limits are known; serving");
-        let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
+        let service = RateLimit::new(limits, memory, Arc::default());
         serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
     };
-    tokio::select! {
-        served = serving => served,
-        Some(()) = OptionFuture::from(following) => Ok(()),
-        Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
-    }
+    let following = async {
+        tokio::select! {
+            served = serving => served,
+            Some(()) = OptionFuture::from(following) => Ok(()),
+            Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
+        }
+    };
+    // Counters are written once more when no call can change them.
+    let all = async {
+        let ended = following.await;
+        drop(served);
+        ended
+    };
+    futures::join!(all, OptionFuture::from(keep)).0
 }
 
 #[cfg(test)]

@@ -90,8 +90,9 @@ async fn every_descriptor_has_its_status_in_order_and_a_refusal_charges_nothing(
     assert_eq!((hourly.requests_per_unit, hourly.unit()), (100, Unit::Hour));
     assert_eq!(answer.statuses[1].current_limit, None);
     assert_eq!(answer.statuses[2].current_limit.as_ref().unwrap().unit(), Unit::Unknown);
-    let report = rig.service.decisions.report(&limits(), None);
-    let counted: Vec<_> = report.limits.iter().map(|l| (&*l.limit.id, l.allowed, l.denied)).collect();
+    let report = rig.service.report();
+    let counted: Vec<_> =
+        report.limits.iter().map(|l| (&*l.limit.id, l.decided.allowed, l.decided.denied)).collect();
     assert_eq!(counted, [("bucket", 0, 0), ("five", 5, 2), ("hourly", 5, 0), ("none", 0, 0)]);
     assert_eq!((report.totals.allowed, report.totals.denied, report.totals.unknown), (5, 2, 7));
 }
@@ -145,4 +146,25 @@ async fn a_new_set_of_limits_holds_at_once_and_keeps_the_counters_of_the_old() {
     assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (true, vec![0]));
     assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (false, vec![0]));
     assert_eq!(rig.ask(1, vec![descriptor("hourly", "k")]).await.statuses[0].current_limit, None);
+}
+
+#[tokio::test]
+async fn the_keys_with_the_most_hits_are_told_and_no_credential() {
+    let rig = Rig::new();
+    let mut next = limits();
+    let algorithm = Algorithm::FixedWindow { requests: 1, window_ms: 60_000_000 };
+    next.insert(Limit::new("keyed".into(), Key::Header("x-api-key".into()), algorithm));
+    rig.limits.send_replace(Arc::new(next));
+    rig.ask(1, vec![descriptor("keyed", "hunter2")]).await;
+    rig.ask(1, vec![descriptor("keyed", "hunter2")]).await;
+    rig.ask(5, vec![descriptor("five", "192.0.2.7")]).await;
+    let report = rig.service.report();
+    let keys: Vec<_> =
+        report.keys.iter().map(|key| (&*key.limit, &*key.key[0], key.hits, key.denied)).collect();
+    assert_eq!(keys, [("five", "192.0.2.7", 5, 0), ("keyed", "[redacted]", 2, 1)]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(!json.to_string().contains("hunter2"), "{json}");
+    assert_eq!(json["keys"][1]["fingerprint"].as_str().unwrap().len(), 16);
+    assert_eq!((&json["limits"][3]["id"], &json["limits"][3]["denied"]), (&"keyed".into(), &1.into()));
+    assert_eq!(json["store"]["kind"], "memory");
 }

@@ -32,7 +32,8 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
         if elsewhere || target.route.as_deref() != route {
             continue;
         }
-        let terms = terms(policy_key, &policy.spec, &mut draft.findings);
+        let mut terms = terms(policy_key, &policy.spec, &mut draft.findings);
+        terms.untold = !draft.settings.envoy_limit_headers;
         let mut ids = Ids::default();
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
@@ -126,7 +127,7 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
             findings.error(policy, field, "InvalidAnswer", "is no header; it is left out");
         }
     }
-    Refusal { status: status.unwrap_or(TOO_MANY_REQUESTS), headers: answered, fail_closed }
+    Refusal { headers: answered, fail_closed, ..Refusal::status(status.unwrap_or(TOO_MANY_REQUESTS)) }
 }
 
 /// Ids of a policy's limits, by what they count and for how long. Not by their place in the list, so that a limit keeps

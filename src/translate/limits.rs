@@ -43,8 +43,9 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
 const UNAVAILABLE: i32 = 503;
 
 /// The filters that stand in every chain, by name.
-pub(crate) fn standing() -> Vec<(String, Any)> {
-    let with = |fail_closed| STANDING.map(|status| Refusal { fail_closed, ..Refusal::status(status) });
+pub(crate) fn standing(untold: bool) -> Vec<(String, Any)> {
+    let with =
+        |fail_closed| STANDING.map(|status| Refusal { fail_closed, untold, ..Refusal::status(status) });
     let refusals = with(false).into_iter().chain(with(true));
     refusals.map(|refusal| (name(&refusal), pack(&filter(&refusal, Vec::new())))).collect()
 }
@@ -96,9 +97,10 @@ fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
         ..grpc_service::EnvoyGrpc::default()
     };
     // nginx says nothing of how much is left.
-    let headers = match refusal.status {
-        503 => XRateLimitHeadersRfcVersion::Off,
-        _ => XRateLimitHeadersRfcVersion::DraftVersion03,
+    let told = !refusal.untold && refusal.status != 503;
+    let headers = match told {
+        false => XRateLimitHeadersRfcVersion::Off,
+        true => XRateLimitHeadersRfcVersion::DraftVersion03,
     };
     RateLimitFilter {
         domain: limit::DOMAIN.to_owned(),
@@ -108,6 +110,8 @@ fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
         status_on_error: refusal.fail_closed.then_some(HttpStatus { code: UNAVAILABLE }),
         disable_x_envoy_ratelimited_header: true,
         enable_x_ratelimit_headers: headers.into(),
+        // Envoy says so beside a 429 alone.
+        enable_retry_after_header: told && refusal.status == 429,
         rate_limited_status: (refusal.status != 429).then(|| HttpStatus { code: refusal.status.into() }),
         response_headers_to_add: refusal.headers.iter().map(header).collect(),
         rate_limit_service: Some(RateLimitServiceConfig {

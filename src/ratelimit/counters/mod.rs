@@ -4,6 +4,7 @@
 mod cells;
 mod key;
 pub mod memory;
+mod saved;
 
 use std::future::Future;
 
@@ -72,6 +73,11 @@ pub trait Counters: Send + Sync + 'static {
     /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only gauges,
     /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
+
+    /// What it holds, if that is in this process.
+    fn usage(&self) -> Option<memory::Usage> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
@@ -12,6 +11,7 @@ use super::pattern::Patterns;
 use super::yaml::{self, Descriptor, File, RateLimit};
 use super::{Error, Reading, config};
 use crate::model::limit::{Algorithm, Key, Limit};
+use crate::ratelimit::decisions::{Decided, Tally};
 
 /// Every limit of a folder. Pure: the same files give the same rules.
 #[derive(Debug, Default)]
@@ -59,28 +59,15 @@ pub struct Rule {
     pub replaces: Vec<Box<str>>,
     /// Sent along in the dynamic metadata while it is within its limit.
     pub metadata: Map<String, Value>,
+    /// Outlives its changes.
     pub(in crate::ratelimit) tally: Arc<Tally>,
 }
 
-/// Decisions by one rule. They outlive its changes.
-#[derive(Debug, Default)]
-pub(in crate::ratelimit) struct Tally {
-    within: AtomicU64,
-    over: AtomicU64,
-}
-
-impl Tally {
-    pub(in crate::ratelimit) fn count(&self, allowed: bool) {
-        let counter = if allowed { &self.within } else { &self.over };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl Rule {
-    /// Descriptors so far that were within the limit, and over it.
+    /// What it decided so far.
     #[must_use]
-    pub fn decided(&self) -> (u64, u64) {
-        (self.tally.within.load(Ordering::Relaxed), self.tally.over.load(Ordering::Relaxed))
+    pub fn decided(&self) -> Decided {
+        self.tally.read()
     }
 }
 
@@ -143,6 +130,11 @@ impl Rules {
     /// All rules, in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.nodes.iter().filter_map(|node| node.rule.as_ref())
+    }
+
+    /// Those that metrics tell apart, with what they decided.
+    pub(in crate::ratelimit) fn labelled(&self) -> impl Iterator<Item = (Arc<str>, Decided)> {
+        self.iter().filter(|rule| rule.tally.is_labelled()).map(|rule| (rule.path.clone(), rule.decided()))
     }
 
     fn add(&mut self, name: &str, file: File) -> Result<(), Error> {

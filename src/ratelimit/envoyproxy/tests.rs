@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::rules_tests::{PLAIN, entries, read};
 use super::*;
 use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::decisions::Decided;
 use crate::ratelimit::service::{Headers, Modes, Options, RateLimit};
 
 struct Rig(RateLimit<Memory>);
@@ -207,7 +208,8 @@ async fn shadow_mode() {
     assert_eq!(rig.left(&["shadow=k", "two=k"]).await, (false, vec![(true, 0), (false, 0)]));
     let rules = rig.0.rules();
     let decided: Vec<_> = rules.iter().map(|rule| (rule.path.to_string(), rule.decided())).collect();
-    assert_eq!(decided[4], ("d.shadow".into(), (1, 2)), "over it is told apart all the same");
+    let counts = Decided { allowed: 1, denied: 0, shadowed: 2 };
+    assert_eq!(decided[4], ("d.shadow".into(), counts), "over it is told apart all the same");
     let options = Options { modes: Modes { shadow: true, quota: false }, ..Options::default() };
     let rig = Rig::with(LIMITS, Compatible::default(), options);
     assert_eq!(rig.left(&["none=k", "two=k"]).await, (true, vec![(false, 0), (true, 1)]));

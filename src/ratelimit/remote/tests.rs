@@ -166,7 +166,8 @@ async fn the_service_is_ready_once_it_has_had_limits() {
     let (calls, health) = (bind().await, bind().await);
     let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
     let (calls_at, health_at) = (url(&calls), url(&health));
-    let listeners = Listeners { calls: calls.into(), tls: None, health: Some(health), http: None };
+    let listeners =
+        Listeners { calls: calls.into(), tls: None, health: Some(health), http: None, quota: None };
     let sources = Sources { xds: Some((control_plane.server(), Kind::Limits)), ..Sources::default() };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped = async { stopped.await.unwrap_or_default() };
@@ -208,7 +209,7 @@ async fn the_export_is_decided_by_as_well() {
     let control_plane = ControlPlane::start(([127, 0, 0, 1], 0).into()).await;
     let calls = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", calls.local_addr().unwrap());
-    let listeners = Listeners { calls: calls.into(), tls: None, health: None, http: None };
+    let listeners = Listeners { calls: calls.into(), tls: None, health: None, http: None, quota: None };
     let server = Server { node_id: "any".into(), ..control_plane.server() };
     let sources = Sources { xds: Some((server, Kind::Rules(Reading::default()))), ..Sources::default() };
     let service = tokio::spawn(async move { alone(listeners, sources, std::future::pending()).await });
