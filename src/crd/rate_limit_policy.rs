@@ -38,10 +38,14 @@ pub type UnknownFields = BTreeMap<String, Value>;
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "chancery.dev", version = "v1alpha1", kind = "RateLimitPolicy", namespaced)]
 #[kube(shortname = "rlp", derive = "PartialEq", doc = "Limits for the routes of another object.")]
+#[kube(status = "RateLimitPolicyStatus")]
 #[kube(printcolumn = r#"{"name": "Kind", "type": "string", "jsonPath": ".spec.targetRef.kind"}"#)]
 #[kube(printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRef.name"}"#)]
 #[kube(printcolumn = r#"{"name": "Requests", "type": "string", "jsonPath": ".spec.limits[*].requests"}"#)]
 #[kube(printcolumn = r#"{"name": "Window", "type": "string", "jsonPath": ".spec.limits[*].window"}"#)]
+#[kube(
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name": "Shadow", "type": "boolean", "jsonPath": ".spec.shadow", "priority": 1}"#)]
 #[kube(printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +70,42 @@ pub struct RateLimitPolicySpec {
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: UnknownFields,
+}
+
+/// What became of a policy. Its conditions are in the shape of the Gateway API's policies; they stand here and not below
+/// an ancestor, since a policy has one target, and so `kubectl wait` finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimitPolicyStatus {
+    /// The `metadata.generation` that this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// One of each type. `Accepted` says whether the policy is in force as it is written.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<PolicyCondition>,
+}
+
+/// A condition, as Kubernetes has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyCondition {
+    /// What it is about, such as `Accepted`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
+    pub status: String,
+    /// The `metadata.generation` that this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Why, in one word: `Accepted`, `Invalid` or `TargetNotFound`.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// Since when it holds or not.
+    #[schemars(extend("format" = "date-time"))]
+    pub last_transition_time: String,
 }
 
 /// An object in the policy's namespace.
