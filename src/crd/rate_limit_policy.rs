@@ -13,6 +13,7 @@
 //!     windows: [{requests: 100, window: 1d}]
 //!     plans:
 //!     - {name: pro, prefix: pro_, requests: 100, window: 1m}
+//!     - {name: partners, secretRef: {name: partner-keys}, requests: 1000, window: 1m}
 //!   - key: {clientAddress: {}}
 //!     requests: 100
 //!     window: 1s
@@ -182,11 +183,14 @@ pub struct PolicyWindow {
     pub unknown: UnknownFields,
 }
 
-/// Other numbers for the keys whose value begins with `prefix`, or is matched as a whole by `regex`.
+/// Other numbers for the keys whose value begins with `prefix`, is matched as a whole by `regex`, or stands in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.prefix) != has(self.regex)", "message": "a plan has one of prefix and regex"},
+    {
+        "rule": "[has(self.prefix), has(self.regex), has(self.secretRef)].filter(given, given).size() == 1",
+        "message": "a plan has one of prefix, regex and secretRef",
+    },
 ]))]
 pub struct PolicyPlan {
     /// Its name, for people.
@@ -200,6 +204,9 @@ pub struct PolicyPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub regex: Option<String>,
+    /// The Secret in which the values stand, one a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<PolicySecretRef>,
     /// Requests that a key may make in a window.
     pub requests: u32,
     /// The length of the window.
@@ -209,6 +216,23 @@ pub struct PolicyPlan {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub windows: Vec<PolicyWindow>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// An Opaque Secret in the policy's namespace whose lines are keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The one entry of it that counts; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -430,6 +454,9 @@ impl RateLimitPolicySpec {
             }
             for (at, plan) in limit.plans.iter().enumerate() {
                 add(format!(".plans[{at}]"), &plan.unknown);
+                if let Some(secret) = &plan.secret_ref {
+                    add(format!(".plans[{at}].secretRef"), &secret.unknown);
+                }
                 for (window_at, window) in plan.windows.iter().enumerate() {
                     add(format!(".plans[{at}].windows[{window_at}]"), &window.unknown);
                 }

@@ -32,6 +32,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::values::LimitKey as Key;
 use crate::values::calendar::{CalendarUnit, TimeZone};
+pub use crate::values::key_set::KeySet;
+use crate::values::key_set::{KeyDigest, key_digest};
 
 /// The RLS domain of every descriptor that names one of our limits.
 pub const DOMAIN: &str = "chancery";
@@ -69,7 +71,8 @@ impl Limit {
     /// The limit as it is for a key of this value; of several parts the first decides.
     #[must_use]
     pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
-        match self.plans.iter().find(|plan| plan.matches.has(value)) {
+        let mut digest = None;
+        match self.plans.iter().find(|plan| plan.matches.has(value, &mut digest)) {
             None => Cow::Borrowed(self),
             Some(plan) => Cow::Owned(Self {
                 shadow: self.shadow,
@@ -99,11 +102,15 @@ pub enum KeyMatch {
     Prefix(Arc<str>),
     /// Those whose whole value matches.
     Regex(Pattern),
+    /// These.
+    Exact(KeySet),
 }
 
 impl KeyMatch {
-    fn has(&self, value: &str) -> bool {
+    /// `digest` is the value's, once somebody has asked for it.
+    fn has(&self, value: &str, digest: &mut Option<KeyDigest>) -> bool {
         match self {
+            Self::Exact(keys) => keys.has(digest.get_or_insert_with(|| key_digest(value.as_bytes()))),
             Self::Prefix(prefix) => value.starts_with(&**prefix),
             Self::Regex(pattern) => pattern.matches(value),
         }
@@ -381,22 +388,33 @@ mod tests {
         let limit = Limit {
             plans: vec![
                 plan("pro", KeyMatch::Prefix("pro_".into()), 2),
+                plan("named", KeyMatch::Exact(KeySet::of_lines(b"pro_2\nsilver")), 4),
                 plan("gold", KeyMatch::Regex(Pattern::new("gold|p.*").unwrap()), 3),
             ],
             shadow: true,
             ..Limit::new("l".into(), Key::Header("x-api-key".into()), window(1))
         };
-        for (value, requests) in
-            [("pro_1", 2), ("gold", 3), ("golden", 1), ("xgold", 1), ("p\n", 3), ("", 1), ("free", 1)]
-        {
+        for (value, requests) in [
+            ("pro_1", 2),
+            ("pro_2", 2),
+            ("silver", 4),
+            ("silver ", 1),
+            ("gold", 3),
+            ("golden", 1),
+            ("xgold", 1),
+            ("p\n", 3),
+            ("", 1),
+            ("free", 1),
+        ] {
             let picked = limit.for_value(value);
             assert_eq!((picked.algorithm, picked.shadow), (window(requests), true), "{value:?}");
         }
         let json = serde_json::to_value(&limit).unwrap();
-        assert_eq!(json["plans"][1]["matches"], serde_json::json!({"regex": "gold|p.*"}));
+        assert_eq!(json["plans"][2]["matches"], serde_json::json!({"regex": "gold|p.*"}));
         let read: Limit = serde_json::from_value(json).unwrap();
         assert_eq!(read, limit);
         assert_eq!(read.for_value("gold").algorithm, window(3));
+        assert_eq!(read.for_value("silver").algorithm, window(4));
         assert!(Pattern::new("(").is_err());
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::counters::memory::Usage;
 use crate::model::limit::{Limit, LimitSet};
@@ -59,13 +60,24 @@ pub struct Totals {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitReport {
-    /// The limit.
-    #[serde(flatten)]
+    /// The limit, without the keys of its plans.
+    #[serde(flatten, serialize_with = "without_keys")]
     pub limit: Limit,
     /// Descriptors whose hits were charged.
     pub allowed: u64,
     /// Descriptors that this limit refused.
     pub denied: u64,
+}
+
+/// Of plans with keys of their own, how many they are.
+fn without_keys<S: Serializer>(limit: &Limit, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut shown = serde_json::to_value(limit).map_err(serde::ser::Error::custom)?;
+    for plan in shown["plans"].as_array_mut().into_iter().flatten() {
+        if let Some(Value::Array(keys)) = plan["matches"].get("exact") {
+            plan["matches"] = json!({"exact": format!("{} keys", keys.len())});
+        }
+    }
+    shown.serialize(serializer)
 }
 
 impl Decisions {

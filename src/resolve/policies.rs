@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::limits::count_first;
 use crate::crd::rate_limit_policy::{
-    KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, RateLimitPolicySpec,
+    KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
 };
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, Pattern, Plan};
+use crate::model::limit::{Algorithm, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{Findings, ObjectKey, Origin, header, pattern};
 
@@ -160,14 +160,14 @@ impl Builder<'_, '_> {
     fn try_limit(&mut self, limit: &PolicyLimit, ids: &mut Ids) -> Result<(), Problem> {
         let key = keys(limit)?;
         let quotas = limit.quotas().map_err(|error| ("window".to_owned(), error.to_string()))?;
-        let plans = limit.plans.iter().enumerate().map(|(at, plan)| {
-            Ok((
+        let mut plans = Vec::new();
+        for (at, plan) in limit.plans.iter().enumerate() {
+            plans.push((
                 plan.name.as_str(),
-                plan_match(at, plan)?,
+                self.plan_match(at, plan)?,
                 plan.quotas().map_err(|error| (format!("plans[{at}].window"), error.to_string()))?,
-            ))
-        });
-        let plans = plans.collect::<Result<Vec<_>, Problem>>()?;
+            ));
+        }
         for part in key.parts() {
             self.ask_for(part);
         }
@@ -199,6 +199,40 @@ impl Builder<'_, '_> {
             });
         }
         Ok(())
+    }
+
+    fn plan_match(&mut self, at: usize, plan: &PolicyPlan) -> Result<KeyMatch, Problem> {
+        let field = |name: &str| format!("plans[{at}]{name}");
+        match (&plan.prefix, &plan.regex, &plan.secret_ref) {
+            (Some(prefix), None, None) if !prefix.is_empty() => Ok(KeyMatch::Prefix(prefix.as_str().into())),
+            (None, Some(regex), None) => {
+                let refused = |error: String| {
+                    (field(".regex"), format!("is not a regular expression that is accepted: {error}"))
+                };
+                pattern::check(regex).map_err(refused)?;
+                Pattern::new(regex).map(KeyMatch::Regex).map_err(refused)
+            }
+            (None, None, Some(secret)) => Ok(KeyMatch::Exact(self.keys_of(&field(".secretRef"), secret))),
+            _ => {
+                let problem = "a plan has one of `prefix`, `regex` and `secretRef`, and it is not empty";
+                Err((field(""), problem.to_owned()))
+            }
+        }
+    }
+
+    /// The keys in a Secret. Without it there are none, and those who would have the plan are counted as everybody is.
+    fn keys_of(&mut self, field: &str, secret: &PolicySecretRef) -> KeySet {
+        let PolicySecretRef { name, key, .. } = secret;
+        let namespace = &self.origin.object.namespace;
+        let (reason, problem) = match self.draft.view.keys(namespace, name, key.as_deref()) {
+            Some(Ok(keys)) => return keys,
+            Some(Err(problem)) => ("InvalidSecret", problem),
+            None => ("SecretNotFound", "does not exist".to_owned()),
+        };
+        let field = format!("{}.{field}", self.origin.field);
+        let message = format!("Secret {namespace}/{name} {problem}; no key has the plan");
+        self.draft.findings.error(&self.origin.object, field, reason, message);
+        KeySet::default()
     }
 
     /// Has requests answered that lack a part of the key, and nothing else counted than what the upstream sees.
@@ -244,21 +278,6 @@ fn part(field: String, key: &PolicyKey) -> Result<Key, Problem> {
         KeyChoice::Method => Key::Method,
         KeyChoice::Generic(name) => Key::Generic(name.into()),
     })
-}
-
-fn plan_match(at: usize, plan: &PolicyPlan) -> Result<KeyMatch, Problem> {
-    let field = |name: &str| format!("plans[{at}]{name}");
-    match (&plan.prefix, &plan.regex) {
-        (Some(prefix), None) if !prefix.is_empty() => Ok(KeyMatch::Prefix(prefix.as_str().into())),
-        (None, Some(regex)) => {
-            let refused = |error: String| {
-                (field(".regex"), format!("is not a regular expression that is accepted: {error}"))
-            };
-            pattern::check(regex).map_err(refused)?;
-            Pattern::new(regex).map(KeyMatch::Regex).map_err(refused)
-        }
-        _ => Err((field(""), "a plan has one of `prefix` and `regex`, and it is not empty".to_owned())),
-    }
 }
 
 /// The answers to requests that cannot be counted: without a part of the key, or with an empty one, which would be a key that
