@@ -17,7 +17,7 @@
 //!   - key: {clientAddress: {}}
 //!     requests: 100
 //!     window: 1s
-//!   answer: {status: 429, headers: {x-reason: quota}}
+//!   answer: {status: 429, headers: {x-reason: quota}, json: true}
 //!   failureMode: closed
 //! ```
 //!
@@ -242,6 +242,9 @@ pub struct PolicySecretRef {
 /// What a request above a limit is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.body) && has(self.json) && self.json)", "message": "an answer has one of body and json"},
+]))]
 pub struct PolicyAnswer {
     /// The status: one from 400 to 599 that is registered. 429 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -251,6 +254,14 @@ pub struct PolicyAnswer {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub headers: BTreeMap<String, String>,
+    /// The body. Its `content-type` is that of the headers; without one it is `application/json` where the body is JSON,
+    /// else `text/plain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub body: Option<String>,
+    /// Whether the body is a JSON `error` that says the limit and how many seconds to wait, in the shape of OpenAI's API.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub json: bool,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]

@@ -59,13 +59,31 @@ pub struct Limit {
     /// Whether it is counted and refuses nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+    /// What the service answers for a request that it refuses; without it Envoy's answer has no body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
+}
+
+/// The body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Body {
+    /// As it is.
+    Text {
+        /// The header `content-type`.
+        content_type: Arc<str>,
+        /// The body.
+        text: Arc<str>,
+    },
+    /// An `error` with a message that says the limit, and with the seconds to wait, in the shape of OpenAI's.
+    Json,
 }
 
 impl Limit {
     /// A limit that is the same for all keys.
     #[must_use]
     pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
-        Self { id, key, algorithm, plans: Vec::new(), shadow: false }
+        Self { id, key, algorithm, plans: Vec::new(), shadow: false, body: None }
     }
 
     /// The limit as it is for a key of this value; of several parts the first decides.
@@ -76,6 +94,7 @@ impl Limit {
             None => Cow::Borrowed(self),
             Some(plan) => Cow::Owned(Self {
                 shadow: self.shadow,
+                body: self.body.clone(),
                 ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
             }),
         }
@@ -392,6 +411,7 @@ mod tests {
                 plan("gold", KeyMatch::Regex(Pattern::new("gold|p.*").unwrap()), 3),
             ],
             shadow: true,
+            body: Some(Body::Json),
             ..Limit::new("l".into(), Key::Header("x-api-key".into()), window(1))
         };
         for (value, requests) in [
@@ -408,6 +428,7 @@ mod tests {
         ] {
             let picked = limit.for_value(value);
             assert_eq!((picked.algorithm, picked.shadow), (window(requests), true), "{value:?}");
+            assert_eq!(picked.body, Some(Body::Json));
         }
         let json = serde_json::to_value(&limit).unwrap();
         assert_eq!(json["plans"][2]["matches"], serde_json::json!({"regex": "gold|p.*"}));

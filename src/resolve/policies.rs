@@ -13,7 +13,7 @@ use crate::crd::rate_limit_policy::{
 };
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use crate::model::limit::{Algorithm, Body, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{Findings, ObjectKey, Origin, header, pattern};
 
@@ -76,7 +76,12 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
 }
 
 /// What holds for all limits of a policy.
-fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Refusal {
+struct Terms {
+    refusal: Refusal,
+    body: Option<Body>,
+}
+
+fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
     let fail_closed = match spec.failure_mode.as_deref() {
         None | Some("open") => false,
         Some("closed") => true,
@@ -86,26 +91,58 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
             true
         }
     };
-    let PolicyAnswer { status, headers, .. } = spec.answer.clone().unwrap_or_default();
-    let status = status.filter(|status| {
+    let answer = spec.answer.clone().unwrap_or_default();
+    let mut problem = |field: &str, message: String| {
+        findings.error(policy, format!("spec.answer.{field}"), "InvalidAnswer", message);
+    };
+    let status = answer.status.filter(|status| {
         let known = is_refusal(*status);
         if !known {
-            let message =
-                format!("{status} is no status from 400 to 599 that Envoy can refuse with; 429 stays");
-            findings.error(policy, "spec.answer.status", "InvalidAnswer", message);
+            problem(
+                "status",
+                format!("{status} is no status from 400 to 599 that Envoy can refuse with; 429 stays"),
+            );
         }
         known
     });
-    let mut answered = Vec::new();
-    for (name, value) in headers {
-        if header::is_name(&name) && header::is_value(&value) {
-            answered.push((name.to_ascii_lowercase(), value));
+    let mut headers = Vec::new();
+    for (name, value) in &answer.headers {
+        if header::is_name(name) && header::is_value(value) {
+            headers.push((name.to_ascii_lowercase(), value.clone()));
         } else {
-            let field = format!("spec.answer.headers.{name}");
-            findings.error(policy, field, "InvalidAnswer", "is no header; it is left out");
+            problem(&format!("headers.{name}"), "is no header; it is left out".to_owned());
         }
     }
-    Refusal { status: status.unwrap_or(TOO_MANY_REQUESTS), headers: answered, fail_closed }
+    let body = body(&answer, &mut headers).unwrap_or_else(|message| {
+        problem("body", message);
+        None
+    });
+    let refusal = Refusal { status: status.unwrap_or(TOO_MANY_REQUESTS), headers, fail_closed };
+    Terms { refusal, body }
+}
+
+/// The body of an answer. Envoy takes the type of a body from where the body is from, so it goes out of the headers.
+fn body(answer: &PolicyAnswer, headers: &mut Vec<(String, String)>) -> Result<Option<Body>, String> {
+    const LONGEST: usize = 4096;
+    const CONTENT_TYPE: &str = "content-type";
+    let text = match (&answer.body, answer.json) {
+        (None, false) => return Ok(None),
+        (Some(_), true) => return Err("stands beside `json`, which is one too many; none is sent".to_owned()),
+        (Some(text), _) if text.len() > LONGEST => {
+            return Err(format!("has more than {LONGEST} bytes; none is sent"));
+        }
+        (text, _) => text,
+    };
+    let given = headers.iter().position(|(name, _)| name == CONTENT_TYPE).map(|at| headers.remove(at).1);
+    Ok(Some(match text {
+        None => Body::Json,
+        Some(text) => {
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            let content_type = if is_json { "application/json" } else { "text/plain" };
+            let content_type = given.as_deref().unwrap_or(content_type).into();
+            Body::Text { content_type, text: text.as_str().into() }
+        }
+    }))
 }
 
 /// Ids of a policy's limits, by what they count and for how long. Not by their place in the list, so that a limit keeps
@@ -132,7 +169,7 @@ type Problem = (String, String);
 struct Builder<'b, 'a> {
     draft: &'b mut Draft<'a>,
     origin: &'b Origin,
-    terms: &'b Refusal,
+    terms: &'b Terms,
     shadow: bool,
     effects: &'b mut Effects,
 }
@@ -171,7 +208,8 @@ impl Builder<'_, '_> {
         for part in key.parts() {
             self.ask_for(part);
         }
-        let refusal = Refusal { fail_closed: self.terms.fail_closed && !self.shadow, ..self.terms.clone() };
+        let Terms { refusal, body } = self.terms;
+        let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.
         let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
         for window in 0..windows {
@@ -188,6 +226,7 @@ impl Builder<'_, '_> {
                 algorithm: Algorithm::window(requests, window_ms),
                 plans: plans.iter().map(plan).collect(),
                 shadow: self.shadow,
+                body: body.clone(),
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,

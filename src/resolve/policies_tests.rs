@@ -291,3 +291,34 @@ fn plans_of_keys_in_a_secret() {
         );
     }
 }
+
+#[test]
+fn bodies_of_answers() {
+    let text = |kind: &str, text: &str| Some(Body::Text { content_type: kind.into(), text: text.into() });
+    for (answer, body, headers, found) in [
+        (json!({}), None, 0, None),
+        (json!({"body": "no more"}), text("text/plain", "no more"), 0, None),
+        (json!({"body": "{\"a\": 1}"}), text("application/json", "{\"a\": 1}"), 0, None),
+        (
+            json!({"body": "<p>", "headers": {"Content-Type": "text/html", "x-a": "b"}}),
+            text("text/html", "<p>"),
+            1,
+            None,
+        ),
+        (json!({"json": true, "headers": {"content-type": "text/html"}}), Some(Body::Json), 0, None),
+        (json!({"headers": {"content-type": "text/html"}}), None, 1, None),
+        (json!({"body": "a", "json": true}), None, 0, Some("spec.answer.body")),
+        (json!({"body": "a".repeat(4097)}), None, 0, Some("spec.answer.body")),
+    ] {
+        let resolved = host_with(json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [{"key": {"clientAddress": true}, "requests": 1, "window": "1m"}],
+            "answer": answer,
+        }));
+        let host = resolved.host.unwrap();
+        assert_eq!(host.limits[0].body, body, "{answer}");
+        assert_eq!(host.routes[0].effects.rate_limits[0].refusal.headers.len(), headers, "{answer}");
+        let fields: Vec<_> = said(&resolved.findings).map(|it| it.1).collect();
+        assert_eq!(fields, found.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{answer}");
+    }
+}
