@@ -19,6 +19,8 @@
 //! - a header's value and the like: `remote_address_match` with a format string and every address, since `generic_key`
 //!   reads format strings only with a runtime flag. An empty value is no value. Of several headers of the name the first
 //!   counts, so the upstream is sent that one alone;
+//! - what an answer has cost: the same descriptor with no hits, or those reserved, and again with `apply_on_stream_done` and
+//!   [`SETTLE_ENTRY`] for its first entry's name: those hits have been made, and are never refused;
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
 use std::borrow::Cow;
@@ -39,6 +41,8 @@ use crate::values::key_set::{KeyDigest, key_digest};
 pub const DOMAIN: &str = "chancery";
 /// The name of a descriptor's first entry; its value is the limit's id.
 pub const LIMIT_ENTRY: &str = "limit";
+/// The name of the first entry of a descriptor that is no question: its hits have been made, and count whatever is left.
+pub const SETTLE_ENTRY: &str = "settle";
 /// The name of an entry that holds a counted value, where Envoy's action lets us choose one.
 pub const KEY_ENTRY: &str = "key";
 

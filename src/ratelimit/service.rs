@@ -147,7 +147,7 @@ impl<C: Counters> RateLimit<C> {
                         Origin::Ours => {
                             self.decisions.count_limit(limits, &limited.limit.id, outcome.allowed)
                         }
-                        Origin::Caller => {}
+                        Origin::Caller | Origin::Settled => {}
                     }
                 }
                 (Subject::Unlimited(rule), _) if allowed => rule.tally.count(true),

@@ -6,12 +6,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::costs;
 use super::draft::Draft;
 use super::limits::count_first;
 use crate::crd::rate_limit_policy::{
     KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
 };
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
+use crate::features::cost::{Cost, Told};
+use crate::features::effects::{
+    Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
+};
 use crate::features::request_limits::is_refusal;
 use crate::model::limit::{Algorithm, Body, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::values::matching::{HeaderMatch, TextMatch};
@@ -163,7 +167,7 @@ impl Ids {
 }
 
 /// A problem: the field below the limit, and what is wrong with it.
-type Problem = (String, String);
+pub(super) type Problem = (String, String);
 
 /// Adds a limit of a policy to a route's effects.
 struct Builder<'b, 'a> {
@@ -205,6 +209,8 @@ impl Builder<'_, '_> {
                 plan.quotas().map_err(|error| (format!("plans[{at}].window"), error.to_string()))?,
             ));
         }
+        let cost = costs::of_limit(limit)?;
+        self.settle(&cost, &quotas);
         for part in key.parts() {
             self.ask_for(part);
         }
@@ -233,6 +239,7 @@ impl Builder<'_, '_> {
                 key: key.clone(),
                 exempt: Vec::new(),
                 under_way: false,
+                cost: cost.clone(),
                 refusal: refusal.clone(),
                 origin: self.origin.clone(),
             });
@@ -283,11 +290,38 @@ impl Builder<'_, '_> {
             return;
         }
         for guard in missing(part, self.origin) {
-            // Another limit may ask for the same.
-            let same = |other: &Guard| (other.phase, &other.when) == (guard.phase, &guard.when);
-            if !self.effects.guards.iter().any(same) {
-                self.effects.guards.push(guard);
+            self.guard(guard);
+        }
+    }
+
+    /// What has to hold for a cost, and what is worth saying of it.
+    fn settle(&mut self, cost: &Cost, quotas: &[(u32, u64)]) {
+        match cost {
+            Cost::Header(name) if !self.shadow => self.guard(costs::no_number(name, self.origin)),
+            // An answer that is compressed cannot be read.
+            Cost::Answer { told: Told::Json { .. }, .. } => {
+                let plain = HeaderOperation::Remove("accept-encoding".to_owned());
+                if !self.effects.request_headers.contains(&plain) {
+                    self.effects.request_headers.push(plain);
+                }
             }
+            _ => {}
+        }
+        if let Cost::Answer { reserve, .. } = cost
+            && quotas.iter().any(|(requests, _)| requests < reserve)
+        {
+            let field = format!("{}.cost.reserve", self.origin.field);
+            let message =
+                format!("{reserve} is more than the limit, so every request that no plan has is refused");
+            self.draft.findings.warning(&self.origin.object, field, "ReserveAboveLimit", message);
+        }
+    }
+
+    /// Adds a guard, unless another limit has asked for the same.
+    fn guard(&mut self, guard: Guard) {
+        let same = |other: &Guard| (other.phase, &other.when) == (guard.phase, &guard.when);
+        if !self.effects.guards.iter().any(same) {
+            self.effects.guards.push(guard);
         }
     }
 }
