@@ -65,9 +65,10 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
     /// What becomes of requests while the rate limit service cannot be asked: `open` lets them through, which is the
-    /// default, `closed` answers them 503.
+    /// default, `closed` answers them 503. `local` is as `open`, but has the service count by itself while it is there and
+    /// the counters that it shares with others are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["open", "closed"]))]
+    #[schemars(extend("enum" = ["open", "closed", "local"]))]
     pub failure_mode: Option<String>,
     /// What a request above a limit is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ use crate::features::effects::{
     Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
 };
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, Body, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use crate::model::limit::{Algorithm, Body, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{Findings, ObjectKey, Origin, header, pattern};
 
@@ -82,19 +82,21 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
 /// What holds for all limits of a policy.
 struct Terms {
     refusal: Refusal,
+    failure_mode: Option<FailureMode>,
     body: Option<Body>,
 }
 
 fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
-    let fail_closed = match spec.failure_mode.as_deref() {
-        None | Some("open") => false,
-        Some("closed") => true,
-        Some(other) => {
-            let message = format!("{other:?} is neither open nor closed, and read as closed");
+    let failure_mode = spec.failure_mode.as_deref().map(|written| match written {
+        "open" => FailureMode::Open,
+        "closed" => FailureMode::Closed,
+        "local" => FailureMode::Local,
+        other => {
+            let message = format!("{other:?} is none of open, closed and local, and read as closed");
             findings.error(policy, "spec.failureMode", "InvalidFailureMode", message);
-            true
+            FailureMode::Closed
         }
-    };
+    });
     let answer = spec.answer.clone().unwrap_or_default();
     let mut problem = |field: &str, message: String| {
         findings.error(policy, format!("spec.answer.{field}"), "InvalidAnswer", message);
@@ -121,8 +123,9 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
         problem("body", message);
         None
     });
+    let fail_closed = failure_mode == Some(FailureMode::Closed);
     let refusal = Refusal { status: status.unwrap_or(TOO_MANY_REQUESTS), headers, fail_closed };
-    Terms { refusal, body }
+    Terms { refusal, failure_mode, body }
 }
 
 /// The body of an answer. Envoy takes the type of a body from where the body is from, so it goes out of the headers.
@@ -214,7 +217,7 @@ impl Builder<'_, '_> {
         for part in key.parts() {
             self.ask_for(part);
         }
-        let Terms { refusal, body } = self.terms;
+        let Terms { refusal, failure_mode, body } = self.terms;
         let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.
         let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
@@ -232,6 +235,7 @@ impl Builder<'_, '_> {
                 algorithm: Algorithm::window(requests, window_ms),
                 plans: plans.iter().map(plan).collect(),
                 shadow: self.shadow,
+                failure_mode: failure_mode.filter(|_| !self.shadow),
                 body: body.clone(),
             });
             self.effects.rate_limits.push(RouteLimit {

@@ -322,3 +322,27 @@ fn bodies_of_answers() {
         assert_eq!(fields, found.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{answer}");
     }
 }
+
+#[test]
+fn failure_modes() {
+    for (written, shadow, mode, closed, found) in [
+        (json!(null), false, None, false, 0),
+        (json!("open"), false, Some(FailureMode::Open), false, 0),
+        (json!("closed"), false, Some(FailureMode::Closed), true, 0),
+        (json!("local"), false, Some(FailureMode::Local), false, 0),
+        (json!("ajar"), false, Some(FailureMode::Closed), true, 1),
+        // What refuses nothing does not when it cannot count either.
+        (json!("closed"), true, None, false, 0),
+    ] {
+        let resolved = host_with(json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [{"key": {"clientAddress": true}, "requests": 1, "window": "1m"}],
+            "failureMode": written,
+            "shadow": shadow,
+        }));
+        let host = resolved.host.unwrap();
+        assert_eq!(host.limits[0].failure_mode, mode, "{written}");
+        assert_eq!(host.routes[0].effects.rate_limits[0].refusal.fail_closed, closed, "{written}");
+        assert_eq!(said(&resolved.findings).count(), found, "{written}");
+    }
+}
