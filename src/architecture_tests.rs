@@ -48,8 +48,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "xds",
         ],
     ),
-    // The table of kinds, to name them as an API server does.
-    ("status", &["values", "options", "compile", "source"]),
+    // The table of kinds, to name them as an API server does, and the shape that definitions of our own give a status.
+    ("status", &["values", "crd", "options", "compile", "source"]),
     ("ratelimit", &["values", "options", "descriptors", "exposition", "messages", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
     (

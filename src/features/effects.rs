@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::backend_protocol::Protocol;
 use super::cors::Cors;
+use super::cost::Cost;
 use super::fault::Fault;
 use super::retries::Retries;
 pub use crate::values::Setting;
@@ -151,6 +152,9 @@ pub struct RouteLimit {
     /// Whether it counts requests under way: each is given back when it ends.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub under_way: bool,
+    /// What a request counts for.
+    #[serde(skip_serializing_if = "Cost::is_one")]
+    pub cost: Cost,
     /// What a request above it is answered.
     pub refusal: Refusal,
     /// The policy or annotation.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::counters::memory::Usage;
 use super::decisions::{Decided, Decisions, Totals};
@@ -41,8 +42,8 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitReport {
-    /// The limit.
-    #[serde(flatten)]
+    /// The limit, without the keys of its plans.
+    #[serde(flatten, serialize_with = "without_keys")]
     pub limit: Limit,
     /// The objects and fields that it comes from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -50,6 +51,17 @@ pub struct LimitReport {
     /// What it decided.
     #[serde(flatten)]
     pub decided: Decided,
+}
+
+/// Of plans with keys of their own, how many they are.
+fn without_keys<S: Serializer>(limit: &Limit, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut shown = serde_json::to_value(limit).map_err(serde::ser::Error::custom)?;
+    for plan in shown["plans"].as_array_mut().into_iter().flatten() {
+        if let Some(Value::Array(keys)) = plan["matches"].get("exact") {
+            plan["matches"] = json!({"exact": format!("{} keys", keys.len())});
+        }
+    }
+    shown.serialize(serializer)
 }
 
 /// A rule and its decisions.

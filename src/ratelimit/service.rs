@@ -208,7 +208,7 @@ impl<C: Counters> RateLimit<C> {
                     match limited.origin {
                         Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
                         Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome),
-                        Origin::Caller => {}
+                        Origin::Caller | Origin::Settled => {}
                     }
                 }
                 (Subject::Unlimited(rule), _) if allowed => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::draft::Draft;
+use crate::features::cost::Cost;
 use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
 use crate::features::snippets::Branch;
@@ -31,6 +32,7 @@ pub(crate) fn of_annotations(
             key: Key::ClientAddress,
             exempt: limits.exempt.clone(),
             under_way: matches!(algorithm, Algorithm::Concurrency { .. }),
+            cost: Cost::One,
             refusal: Refusal { untold, ..Refusal::status(status) },
             origin: origin.clone(),
         });
@@ -75,6 +77,7 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             key: limit.key.clone(),
             exempt: Vec::new(),
             under_way: false,
+            cost: Cost::One,
             refusal: Refusal { untold, ..Refusal::status(limit.status.unwrap_or(status)) },
             origin: limit.origin.clone(),
         });

@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 pub mod cluster;
+mod cost;
 #[cfg(test)]
 mod deprecation_tests;
 pub mod endpoint;

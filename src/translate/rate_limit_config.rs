@@ -134,6 +134,7 @@ fn lost(limit: &Limit) -> Option<String> {
             KeyMatch::Regex(_) => {
                 lost.push(format!("the plan {}, whose keys are told by an expression", plan.name))
             }
+            KeyMatch::Exact(_) => lost.push(format!("the plan {}, whose keys are in a Secret", plan.name)),
             KeyMatch::Prefix(prefix) if prefix.contains('*') => {
                 lost.push(format!("that the `*` in the prefix of the plan {} is a `*`", plan.name))
             }

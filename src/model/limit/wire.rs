@@ -1,6 +1,6 @@
 //! Limits as messages, and back: nothing is lost on the way.
 
-use super::{Algorithm, Key, KeyMatch, Limit, Pattern, Plan};
+use super::{Algorithm, Body, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::messages::ratelimit as message;
 use crate::values::calendar::{CalendarUnit, TimeZone};
 
@@ -37,13 +37,15 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow } = limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body } = limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
             algorithm: Some((*algorithm).into()),
             plans: plans.iter().map(message::Plan::from).collect(),
             shadow: *shadow,
+            failure_mode: failure_mode.map_or(message::FailureMode::Unspecified, Into::into).into(),
+            body: body.as_ref().map(message::Body::from),
         }
     }
 }
@@ -52,7 +54,8 @@ impl TryFrom<message::Limit> for Limit {
     type Error = WireError;
 
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
-        let message::Limit { id, key, algorithm, plans, shadow } = message;
+        let failure_mode = read_failure_mode(message.failure_mode());
+        let message::Limit { id, key, algorithm, plans, shadow, body, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));
         }
@@ -65,8 +68,51 @@ impl TryFrom<message::Limit> for Limit {
             algorithm: read_algorithm(algorithm)?,
             plans: plans.into_iter().enumerate().map(plan).collect::<Result<_, _>>()?,
             shadow,
+            failure_mode,
+            body: body.map(read_body).transpose()?,
         })
     }
+}
+
+impl From<FailureMode> for message::FailureMode {
+    fn from(mode: FailureMode) -> Self {
+        match mode {
+            FailureMode::Local => Self::Local,
+            FailureMode::Open => Self::Open,
+            FailureMode::Closed => Self::Closed,
+        }
+    }
+}
+
+fn read_failure_mode(mode: message::FailureMode) -> Option<FailureMode> {
+    match mode {
+        message::FailureMode::Unspecified => None,
+        message::FailureMode::Local => Some(FailureMode::Local),
+        message::FailureMode::Open => Some(FailureMode::Open),
+        message::FailureMode::Closed => Some(FailureMode::Closed),
+    }
+}
+
+impl From<&Body> for message::Body {
+    fn from(body: &Body) -> Self {
+        let kind = match body {
+            Body::Text { content_type, text } => message::body::Kind::Text(message::Text {
+                content_type: content_type.to_string(),
+                text: text.to_string(),
+            }),
+            Body::Json => message::body::Kind::Json(()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+fn read_body(body: message::Body) -> Result<Body, WireError> {
+    Ok(match body.kind.ok_or_else(|| unknown("body"))? {
+        message::body::Kind::Text(message::Text { content_type, text }) => {
+            Body::Text { content_type: content_type.into(), text: text.into() }
+        }
+        message::body::Kind::Json(()) => Body::Json,
+    })
 }
 
 impl From<&Key> for message::Key {
@@ -110,6 +156,7 @@ impl From<&Plan> for message::Plan {
         let matches = match matches {
             KeyMatch::Prefix(prefix) => Matches::Prefix(prefix.to_string()),
             KeyMatch::Regex(pattern) => Matches::Regex(pattern.as_str().to_owned()),
+            KeyMatch::Exact(keys) => Matches::Exact(keys.to_bytes()),
         };
         Self { name: name.to_string(), matches: Some(matches), algorithm: Some((*algorithm).into()) }
     }
@@ -125,6 +172,7 @@ impl TryFrom<message::Plan> for Plan {
             Matches::Regex(text) => {
                 KeyMatch::Regex(Pattern::new(&text).map_err(|error| WireError::new("regex", error))?)
             }
+            Matches::Exact(digests) => KeyMatch::Exact(KeySet::of_bytes(&digests)),
         };
         Ok(Self { name: name.into(), matches, algorithm: read_algorithm(algorithm)? })
     }
@@ -253,6 +301,8 @@ mod tests {
         let matches = prop_oneof![
             ".{0,9}".prop_map(|prefix| KeyMatch::Prefix(prefix.into())),
             regex.prop_map(|text| KeyMatch::Regex(Pattern::new(text).unwrap())),
+            prop::collection::vec(any::<[u8; 16]>(), 0..3)
+                .prop_map(|keys| KeyMatch::Exact(keys.into_iter().collect())),
         ];
         (".{0,9}", matches, algorithm()).prop_map(|(name, matches, algorithm)| Plan {
             name: name.into(),
@@ -263,8 +313,22 @@ mod tests {
 
     fn limit() -> impl Strategy<Value = Limit> {
         let plans = prop::collection::vec(plan(), 0..3);
-        (".{1,30}", key(), algorithm(), plans, any::<bool>()).prop_map(
-            |(id, key, algorithm, plans, shadow)| Limit { id: id.into(), key, algorithm, plans, shadow },
+        let modes = vec![None, Some(FailureMode::Local), Some(FailureMode::Open), Some(FailureMode::Closed)];
+        let text = (".{0,9}", ".{0,9}").prop_map(|(content_type, text)| Body::Text {
+            content_type: content_type.into(),
+            text: text.into(),
+        });
+        let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
+        (".{1,30}", key(), algorithm(), plans, any::<bool>(), prop::sample::select(modes), body).prop_map(
+            |(id, key, algorithm, plans, shadow, failure_mode, body)| Limit {
+                id: id.into(),
+                key,
+                algorithm,
+                plans,
+                shadow,
+                failure_mode,
+                body,
+            },
         )
     }
 
