@@ -56,7 +56,7 @@ pub struct LimitReport {
 /// Of plans with keys of their own, how many they are.
 fn without_keys<S: Serializer>(limit: &Limit, serializer: S) -> Result<S::Ok, S::Error> {
     let mut shown = serde_json::to_value(limit).map_err(serde::ser::Error::custom)?;
-    for plan in shown["plans"].as_array_mut().into_iter().flatten() {
+    for plan in shown.get_mut("plans").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(Value::Array(keys)) = plan["matches"].get("exact") {
             plan["matches"] = json!({"exact": format!("{} keys", keys.len())});
         }
