@@ -179,9 +179,24 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The statuses with which filters stand in every chain, open or closed while the service is away.
+    pub const USUAL: [u16; 2] = [503, 429];
+
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), fail_closed: false, untold: false }
+    }
+
+    /// Whether a filter with this answer stands in every chain.
+    pub fn is_usual(&self) -> bool {
+        self.headers.is_empty() && Self::USUAL.contains(&self.status)
+    }
+
+    /// The usual one that is nearest.
+    #[must_use]
+    pub fn into_usual(self) -> Self {
+        let status = if self.status == 503 { 503 } else { 429 };
+        Self { status, headers: Vec::new(), ..self }
     }
 }
 
@@ -228,6 +243,8 @@ pub enum Phase {
     Limits,
     /// A request that cannot be let in.
     Auth,
+    /// A body that is too large.
+    Body,
 }
 
 /// The listeners on which something stands.

@@ -18,6 +18,7 @@ mod policies;
 mod source;
 mod tls;
 mod virtual_service;
+mod wildcard;
 
 pub use endpoints::endpoint_set;
 pub use object::object;
@@ -80,22 +81,11 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
         return draft.nothing();
     }
     groups.sort_by_key(|(age, _)| *age);
-    // Older objects first; whatever takes every path comes after what does not, and an Ingress's implicit `/` is last
-    // of all, so that a host can be shared between kinds.
-    let groups: Vec<_> = groups.into_iter().map(|(_, group)| group).collect();
-    let mut routes = Vec::new();
-    let mut everything = Vec::new();
-    let mut fallback = Vec::new();
-    for group in groups {
-        routes.extend(group.routes);
-        everything.extend(group.everything);
-        fallback.extend(group.fallback);
-    }
-    routes.extend(everything);
-    conflict::report(&mut draft.findings, &routes);
-    routes.extend(fallback);
+    // Older objects first.
+    let mut routes = in_order(&mut draft, groups.into_iter().map(|(_, group)| group));
     let last = routes.last().map(|route| &route.origin.object).or(services.first().map(|(key, ..)| *key));
     routes.extend(last.and_then(|object| not_found(&routes, object)));
+    wildcard::adapt(&mut draft, &mut routes);
     // It is kept, once for every host.
     routes.shrink_to_fit();
     let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();
@@ -109,6 +99,23 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
         strict_transport_security: draft.strict_transport_security,
     };
     Resolved { host: Some(host), certificate, findings: draft.findings }
+}
+
+/// Whatever takes every path comes after what does not, and an Ingress's implicit `/` is last of all, so that a host can be
+/// shared between kinds.
+fn in_order(draft: &mut Draft<'_>, groups: impl Iterator<Item = Group>) -> Vec<Route> {
+    let mut routes = Vec::new();
+    let mut everything = Vec::new();
+    let mut fallback = Vec::new();
+    for group in groups {
+        routes.extend(group.routes);
+        everything.extend(group.everything);
+        fallback.extend(group.fallback);
+    }
+    routes.extend(everything);
+    conflict::report(&mut draft.findings, &routes);
+    routes.extend(fallback);
+    routes
 }
 
 /// The routes of one kind of object, in the parts that are put together with those of other kinds.

@@ -122,7 +122,7 @@ fn rate_limits(untold: bool) -> Vec<Value> {
 /// The limit of request bodies is a filter that routes bring along, in the chain that this filter makes for them.
 ///
 /// Envoy makes that chain when a request arrives. For a host that is loaded by its very first request there is no
-/// route then, so a body that comes with that request is not limited.
+/// route then, so a body that comes with that request is not limited. Wildcard hosts have guards instead.
 fn body_size() -> Value {
     chain_of_routes(names::BODY_SIZE)
 }

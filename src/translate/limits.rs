@@ -35,8 +35,6 @@ use crate::model::limit;
 use crate::values::header::escape_format;
 use crate::values::{LimitKey, Network, pattern};
 
-/// The statuses with which a rate limit filter stands in every chain, open or closed while the service is away.
-const STANDING: [u16; 2] = [503, 429];
 /// How long Envoy waits for the service.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
 /// What requests are answered that must not be let through while the service cannot be asked.
@@ -45,7 +43,7 @@ const UNAVAILABLE: i32 = 503;
 /// The filters that stand in every chain, by name.
 pub(crate) fn standing(untold: bool) -> Vec<(String, Any)> {
     let with =
-        |fail_closed| STANDING.map(|status| Refusal { fail_closed, untold, ..Refusal::status(status) });
+        |fail_closed| Refusal::USUAL.map(|status| Refusal { fail_closed, untold, ..Refusal::status(status) });
     let refusals = with(false).into_iter().chain(with(true));
     refusals.map(|refusal| (name(&refusal), pack(&filter(&refusal, Vec::new())))).collect()
 }
@@ -68,7 +66,7 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
     for refusal in refusals {
         let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
         let rate_limits = counted.flat_map(descriptors).collect();
-        if stands(refusal) {
+        if refusal.is_usual() {
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
             told.push((name(refusal), pack(&config)));
         } else {
@@ -84,11 +82,6 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
         told.push((names::RATE_LIMIT_OTHERS.to_owned(), pack(&chain)));
     }
     told
-}
-
-/// Whether a filter with this answer stands in every chain.
-fn stands(refusal: &Refusal) -> bool {
-    refusal.headers.is_empty() && STANDING.contains(&refusal.status)
 }
 
 fn name(refusal: &Refusal) -> String {
