@@ -100,7 +100,7 @@ impl World {
         for (name, cert) in &case.certs {
             made.push(Object::generated(authority.secret(name, cert)?));
         }
-        let mut redis = redis(case, ports, folder);
+        let mut redis = redis(case, ports, folder, settings)?;
         if let Some(redis) = &mut redis {
             redis.start()?;
             accepts(ports.redis(), redis).await?;
@@ -347,21 +347,17 @@ fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
     Program::new("ratelimit", &settings.chancery, args, folder)
 }
 
-fn redis(case: &Case, ports: Ports, folder: &Path) -> Option<Program> {
-    let args = [
-        "--port",
-        &ports.redis().port().to_string(),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
+fn redis(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Option<Program>> {
+    if !case.services.contains(&BackingService::Redis) {
+        return Ok(None);
+    }
+    let Some(path) = &settings.redis else {
+        bail!("there is no redis-server: scripts/install-redis brings one")
+    };
+    let port = ports.redis().port().to_string();
+    let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let args = args.into_iter().map(OsString::from).collect();
-    case.services
-        .contains(&BackingService::Redis)
-        .then(|| Program::new("redis", Path::new("redis-server"), args, folder))
+    Ok(Some(Program::new("redis", path, args, folder)))
 }
 
 /// Has the product make Envoy's bootstrap.
