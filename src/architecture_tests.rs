@@ -63,6 +63,10 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
+    ("cli/counters.rs", "ratelimit", "reads where the counters are"),
+    ("cli/counters.rs", "model", "reads what becomes of requests without them"),
+    ("options.rs", "ratelimit", "hands on where the counters are"),
+    ("ratelimit/counters/redis/link.rs", "clock", "guesses Redis's clock until that has said"),
     ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
@@ -86,6 +90,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("futures", &["source", "xds", "status", "tls", "ratelimit", "admin", "app"]),
     ("axum", &["ratelimit", "admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
+    ("redis", &["ratelimit"]),
     ("notify", &["source"]),
     ("clap", &["cli", "telemetry"]),
     ("anyhow", &["app", "cli", "main"]),

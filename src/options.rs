@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::ratelimit::counters::redis::RedisOptions;
 use crate::settings::Settings;
 
 /// What the control plane is asked to do.
@@ -26,6 +27,8 @@ pub struct ServeOptions {
     pub ratelimit_address: Option<(String, u16)>,
     /// Mutual TLS to the rate limit service: the folder, as Envoys see it, with their secrets.
     pub ratelimit_tls: Option<String>,
+    /// The Redis that shares the counters of the embedded rate limit service.
+    pub redis: Option<RedisOptions>,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }

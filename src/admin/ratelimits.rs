@@ -16,8 +16,8 @@ pub(super) async fn ratelimits(Extract(state): Extract<State>) -> Result<Json<Re
         return Err(Error::not_found("the rate limit service is not in this process"));
     };
     let published = state.published.borrow().clone();
-    let usage = service.counters.as_ref().map(|counters| counters.usage());
-    Ok(Json(service.decisions.report(&published.limits, usage)))
+    let (usage, store) = (service.counters.usage(), service.counters.state());
+    Ok(Json(service.decisions.report(&published.limits, usage, store)))
 }
 
 /// The limits alone, for a rate limit service in another process. Until every source was read they are not known:

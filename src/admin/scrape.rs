@@ -111,9 +111,27 @@ impl Now {
         ];
         let decisions = decisions.map(|(decision, count)| ([("decision", decision.to_owned())], count));
         counters(encoder, "ratelimit_decisions", "Decisions of the rate limit service", decisions)?;
-        let usage = service.counters.as_ref().map(|counters| counters.usage());
-        let usage = usage.into_iter().map(|usage| -> (Labels<0>, u64) { ([], usage.counters as u64) });
-        gauges(encoder, "ratelimit_counters", "Counters that the rate limit service holds", usage)
+        let none: Labels<0> = [];
+        let held = service.counters.usage().counters as u64;
+        gauges(
+            encoder,
+            "ratelimit_counters",
+            "Counters that the rate limit service holds",
+            [(none.clone(), held)],
+        )?;
+        let state = service.counters.state();
+        let available = [([("store", state.store.to_owned())], u64::from(state.available))];
+        gauges(encoder, "ratelimit_store_available", "Whether the counters' store answers", available)?;
+        counters(
+            encoder,
+            "ratelimit_store_calls",
+            "Calls of the counters' store",
+            [(none.clone(), state.calls)],
+        )?;
+        let about = "Calls of the counters' store without an answer in time";
+        counters(encoder, "ratelimit_store_failures", about, [(none.clone(), state.failures)])?;
+        let about = "Counters that the store has not been told of since it was away";
+        gauges(encoder, "ratelimit_store_untold", about, [(none, state.untold)])
     }
 
     fn certificate(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {

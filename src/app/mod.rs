@@ -23,7 +23,7 @@ use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::decisions::Decisions;
 use crate::ratelimit::serve::Listeners;
 use crate::ratelimit::service::RateLimit;
@@ -155,10 +155,11 @@ impl ControlPlane {
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
+        let store = Store::open(options.redis.clone()).context("cannot use --redis-url")?;
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
             let listeners = Listeners { calls: calls.into(), tls, health: None, http: None };
-            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone())
+            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone(), store)
         });
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
@@ -260,17 +261,27 @@ impl ControlPlane {
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         mut published: watch::Receiver<Arc<Published>>,
+        counters: Store,
     ) -> admin::RateLimit {
-        let counters = Arc::new(Memory::default());
+        let counters = Arc::new(counters);
         let decisions = Arc::new(Decisions::default());
-        let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
+        let state = admin::RateLimit { decisions: decisions.clone(), counters: counters.clone() };
         let ended = self.ended();
         self.tasks.spawn(async move {
-            if published.wait_for(|published| published.ready).await.is_ok() {
-                let service = RateLimit::new(limits, counters, decisions);
-                crate::ratelimit::serve::serve(listeners, service, ended).await?;
+            let store = counters.clone();
+            let serving = async move {
+                if published.wait_for(|published| published.ready).await.is_ok() {
+                    counters.ready().await;
+                    let service = RateLimit::new(limits, counters.clone(), decisions);
+                    crate::ratelimit::serve::serve(listeners, service, ended).await?;
+                    counters.close().await;
+                }
+                Ok(())
+            };
+            tokio::select! {
+                served = serving => served,
+                () = store.run() => Ok(()),
             }
-            Ok(())
         });
         state
     }

@@ -10,7 +10,7 @@ use clap::{ArgAction, ValueEnum};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::mutual_tls;
+use super::{counters, mutual_tls};
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
 use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
@@ -36,6 +36,8 @@ pub(super) struct Args {
     /// The debug endpoint of the control plane whose limits are followed; 127.0.0.1:18001 unless this or a folder is given
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<String>,
+    #[command(flatten)]
+    redis: counters::Args,
     #[command(flatten)]
     rules: RulesArgs,
 }
@@ -173,7 +175,8 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let (server, folder) = args.sources(config)?;
     let folder = folder.map(|folder| Follower::open(folder, args.rules.reading())).transpose();
     let folder = folder.context("cannot take the limits")?;
-    let sources = Sources { server, folder, options: args.rules.options() };
+    let redis = args.redis.options()?;
+    let sources = Sources { server, folder, options: args.rules.options(), redis };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let calls = match &args.ratelimit_listen {

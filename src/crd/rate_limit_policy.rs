@@ -54,10 +54,11 @@ pub struct RateLimitPolicySpec {
     /// Whether requests are counted and none is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
-    /// What becomes of requests while the rate limit service cannot be asked: `open` lets them through, which is the
-    /// default, `closed` answers them 503.
+    /// What becomes of requests while the rate limit service, or the Redis that it shares counters in, cannot be asked:
+    /// `open` lets them through, `closed` answers them 503, `local` has each replica of the service count by itself, and
+    /// lets them through where there is none. Without it the service does as it was told to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["open", "closed"]))]
+    #[schemars(extend("enum" = ["open", "closed", "local"]))]
     pub failure_mode: Option<String>,
     /// What a request above a limit is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -57,13 +57,29 @@ pub struct Limit {
     /// Whether it is counted and refuses nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+    /// What becomes of requests while shared counters cannot be asked; what the service was told, if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_mode: Option<FailureMode>,
+}
+
+/// What becomes of requests while shared counters cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FailureMode {
+    /// Each replica counts by itself.
+    #[default]
+    Local,
+    /// They go through.
+    Open,
+    /// They are answered as while the service does not answer.
+    Closed,
 }
 
 impl Limit {
     /// A limit that is the same for all keys.
     #[must_use]
     pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
-        Self { id, key, algorithm, plans: Vec::new(), shadow: false }
+        Self { id, key, algorithm, plans: Vec::new(), shadow: false, failure_mode: None }
     }
 
     /// The limit as it is for a key of this value; of several parts the first decides.
@@ -73,6 +89,7 @@ impl Limit {
             None => Cow::Borrowed(self),
             Some(plan) => Cow::Owned(Self {
                 shadow: self.shadow,
+                failure_mode: self.failure_mode,
                 ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
             }),
         }

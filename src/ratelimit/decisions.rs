@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use serde::Serialize;
 
+use super::counters::StoreState;
 use super::counters::memory::Usage;
 use crate::model::limit::{Limit, LimitSet};
 
@@ -36,9 +37,10 @@ pub struct Report {
     pub totals: Totals,
     /// Every limit in force, ordered by id.
     pub limits: Vec<LimitReport>,
-    /// The counters, where they are in this process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counters: Option<Usage>,
+    /// The counters in this process.
+    pub counters: Usage,
+    /// Where they are kept.
+    pub store: StoreState,
 }
 
 /// Decisions of the whole service.
@@ -114,7 +116,7 @@ impl Decisions {
 
     /// All that is known, for these limits.
     #[must_use]
-    pub fn report(&self, limits: &LimitSet, counters: Option<Usage>) -> Report {
+    pub fn report(&self, limits: &LimitSet, counters: Usage, store: StoreState) -> Report {
         let report = |limit: &Limit| {
             let tally = self.limits.get(&limit.id);
             let read = |pick: fn(&Tally) -> &AtomicU64| {
@@ -126,6 +128,6 @@ impl Decisions {
                 denied: read(|tally| &tally.denied),
             }
         };
-        Report { totals: self.totals(), limits: limits.iter().map(report).collect(), counters }
+        Report { totals: self.totals(), limits: limits.iter().map(report).collect(), counters, store }
     }
 }

@@ -16,8 +16,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use super::counters::Counters;
-use super::counters::memory::Memory;
+use super::counters::redis::{OpenError, RedisOptions};
+use super::counters::{Counters, Store};
 use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
 use super::service::{Options, RateLimit};
@@ -134,13 +134,15 @@ pub struct Sources {
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
     pub options: Options,
+    /// Where the counters are, if not in this process.
+    pub redis: Option<RedisOptions>,
 }
 
-/// The service alone, with its limits followed from elsewhere and its counters in memory. Calls are taken once the
+/// The service alone, with its limits followed from elsewhere. Calls are taken once the
 /// first set of limits has come.
 ///
 /// # Errors
-/// When the address cannot be a part of a URL, or a listener fails.
+/// When the address cannot be a part of a URL, there can be no such Redis, or a listener fails.
 pub async fn alone(
     listeners: Listeners,
     sources: Sources,
@@ -151,6 +153,8 @@ pub async fn alone(
     let from_server = sources.server.is_some();
     let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
     let (follower, rules) = sources.folder.unzip();
+    let store = Arc::new(Store::open(sources.redis)?);
+    let counters = store.clone();
     let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
     let serving = async {
         if from_server {
@@ -160,11 +164,15 @@ pub async fn alone(
             }
             tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
         }
-        let service = RateLimit::new(limits, Arc::new(Memory::default()), Arc::default());
-        serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
+        store.ready().await;
+        let service = RateLimit::new(limits, store.clone(), Arc::default());
+        let served = serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await;
+        store.close().await;
+        served
     };
     tokio::select! {
         served = serving => served.map_err(AloneError::from),
+        () = counters.run() => Ok(()),
         Some(()) = OptionFuture::from(follow) => Ok(()),
         Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
     }
@@ -176,6 +184,9 @@ pub enum AloneError {
     /// The control plane's address is not one.
     #[error(transparent)]
     Server(#[from] remote::AddressError),
+    /// There can be no such Redis.
+    #[error(transparent)]
+    Redis(#[from] OpenError),
     /// A listener failed.
     #[error("the rate limit service's listener failed")]
     Listener(#[from] tonic::transport::Error),

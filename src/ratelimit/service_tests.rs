@@ -7,7 +7,8 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
+use crate::ratelimit::counters::memory::{Memory, Usage};
 
 /// Long periods, so that no test depends on how fast it runs.
 fn limits() -> LimitSet {
@@ -90,7 +91,7 @@ async fn every_descriptor_has_its_status_in_order_and_a_refusal_charges_nothing(
     assert_eq!((hourly.requests_per_unit, hourly.unit()), (100, Unit::Hour));
     assert_eq!(answer.statuses[1].current_limit, None);
     assert_eq!(answer.statuses[2].current_limit.as_ref().unwrap().unit(), Unit::Unknown);
-    let report = rig.service.decisions.report(&limits(), None);
+    let report = rig.service.decisions.report(&limits(), Usage::default(), Store::default().state());
     let counted: Vec<_> = report.limits.iter().map(|l| (&*l.limit.id, l.allowed, l.denied)).collect();
     assert_eq!(counted, [("bucket", 0, 0), ("five", 5, 2), ("hourly", 5, 0), ("none", 0, 0)]);
     assert_eq!((report.totals.allowed, report.totals.denied, report.totals.unknown), (5, 2, 7));

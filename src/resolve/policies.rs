@@ -13,7 +13,7 @@ use crate::crd::rate_limit_policy::{
 };
 use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, Pattern, Plan};
+use crate::model::limit::{Algorithm, FailureMode, Key, KeyMatch, Limit, Pattern, Plan};
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{Findings, ObjectKey, Origin, header, pattern};
 
@@ -34,7 +34,9 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
             let shadow = policy.spec.shadow || limit.shadow;
-            Builder { draft, origin: &origin, terms: &terms, shadow, effects }.limit(limit, &mut ids);
+            let failure_mode = failure_mode(&policy.spec);
+            let builder = Builder { draft, origin: &origin, terms: &terms, failure_mode, shadow, effects };
+            builder.limit(limit, &mut ids);
         }
     }
 }
@@ -75,13 +77,22 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
     }
 }
 
+/// What becomes of requests while nobody can be asked, if the policy says so.
+fn failure_mode(spec: &RateLimitPolicySpec) -> Option<FailureMode> {
+    spec.failure_mode.as_deref().map(|mode| match mode {
+        "open" => FailureMode::Open,
+        "local" => FailureMode::Local,
+        _ => FailureMode::Closed,
+    })
+}
+
 /// What holds for all limits of a policy.
 fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Refusal {
     let fail_closed = match spec.failure_mode.as_deref() {
-        None | Some("open") => false,
+        None | Some("open" | "local") => false,
         Some("closed") => true,
         Some(other) => {
-            let message = format!("{other:?} is neither open nor closed, and read as closed");
+            let message = format!("{other:?} is none of open, closed and local, and read as closed");
             findings.error(policy, "spec.failureMode", "InvalidFailureMode", message);
             true
         }
@@ -133,6 +144,7 @@ struct Builder<'b, 'a> {
     draft: &'b mut Draft<'a>,
     origin: &'b Origin,
     terms: &'b Refusal,
+    failure_mode: Option<FailureMode>,
     shadow: bool,
     effects: &'b mut Effects,
 }
@@ -188,6 +200,7 @@ impl Builder<'_, '_> {
                 algorithm: Algorithm::window(requests, window_ms),
                 plans: plans.iter().map(plan).collect(),
                 shadow: self.shadow,
+                failure_mode: self.failure_mode,
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,

@@ -206,6 +206,21 @@ fn in_shadow_nothing_is_refused() {
 }
 
 #[test]
+fn limits_know_what_becomes_of_requests_that_nobody_counts() {
+    let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
+    for (more, mode) in [
+        (json!({}), None),
+        (json!({"failureMode": "open"}), Some(FailureMode::Open)),
+        (json!({"failureMode": "local"}), Some(FailureMode::Local)),
+        (json!({"failureMode": "closed"}), Some(FailureMode::Closed)),
+        (json!({"failureMode": "ajar"}), Some(FailureMode::Closed)),
+    ] {
+        let host = policy(json!({}), limits.clone(), more.clone()).host.unwrap();
+        assert_eq!(host.limits[0].failure_mode, mode, "{more}");
+    }
+}
+
+#[test]
 fn answers() {
     let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
     let answer = |more: Value| {
@@ -215,6 +230,7 @@ fn answers() {
     };
     assert_eq!(answer(json!({})), (429, vec![], false, String::new()));
     assert_eq!(answer(json!({"failureMode": "open"})), (429, vec![], false, String::new()));
+    assert_eq!(answer(json!({"failureMode": "local"})), (429, vec![], false, String::new()));
     assert_eq!(answer(json!({"failureMode": "ajar"})), (429, vec![], true, "spec.failureMode".to_owned()));
     let headers = vec![("x-why".to_owned(), "100%".to_owned())];
     let given = json!({"answer": {"status": 403, "headers": {"X-Why": "100%"}}, "failureMode": "closed"});

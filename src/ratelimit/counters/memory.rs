@@ -141,6 +141,16 @@ impl Memory {
         charges.iter().map(|Charge { verdict, .. }| outcome(verdict)).collect()
     }
 
+    /// Keeps what is known of a counter from elsewhere, if there is room.
+    pub(super) fn put(&self, ask: &Ask<'_>, state: State, now: u64, idle_at: u64) {
+        let key = self.secret.counter(ask.limit, ask.key);
+        let has_parts = has_parts(&ask.limit.algorithm);
+        let mut shard = lock(&self.shards[self.shard_of(key)]);
+        if shard.get(key, has_parts).is_some() || self.has_room(&mut shard, has_parts, now) {
+            shard.insert(key, has_parts, state, idle_at);
+        }
+    }
+
     /// Locks the shards of these keys in order of their index, so that no two decisions wait for each other.
     fn hold(&self, keys: &[CounterKey]) -> Held<'_> {
         let mut wanted: Vec<usize> = keys.iter().map(|key| self.shard_of(*key)).collect();

@@ -1,13 +1,19 @@
-//! Where counters live. The service asks through [`Counters`]; a store that several replicas share implements the
-//! same trait.
+//! Where counters live: in this process, or in a Redis that several replicas share. The service asks through
+//! [`Counters`]; [`Store`] is either.
 
 mod cells;
 mod key;
 pub mod memory;
+pub mod redis;
+#[cfg(test)]
+mod suite;
 
 use std::future::Future;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+
+use memory::{Memory, Usage};
+use redis::{OpenError, RedisOptions, Shared};
 
 use crate::model::limit::Limit;
 pub use crate::ratelimit::algorithms::Hits;
@@ -72,6 +78,113 @@ pub trait Counters: Send + Sync + 'static {
     /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only gauges,
     /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
+}
+
+/// What a store is like now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreState {
+    /// `memory` or `redis`.
+    pub store: &'static str,
+    /// Where it is, if not in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whether it answers; if not, each limit's failure mode decides.
+    pub available: bool,
+    /// Calls so far, where it takes calls.
+    pub calls: u64,
+    /// Calls that had no answer in time, or a bad one.
+    pub failures: u64,
+    /// Counters that were counted here while it was away, and that it has not been told of yet.
+    pub untold: u64,
+    /// Counters of which a block of hits is, or was a moment ago, given out here.
+    pub leases: u64,
+}
+
+/// The store that was asked for.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
+pub enum Store {
+    /// In this process.
+    Memory(Memory),
+    /// In a Redis.
+    Redis(Box<Shared>),
+}
+
+impl Store {
+    /// The store at this Redis, or in this process.
+    ///
+    /// # Errors
+    /// When there can be no such Redis.
+    pub fn open(redis: Option<RedisOptions>) -> Result<Self, OpenError> {
+        Ok(match redis {
+            Some(options) => Self::Redis(Box::new(Shared::open(options)?)),
+            None => Self::Memory(Memory::default()),
+        })
+    }
+
+    /// What it is like now.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        match self {
+            Self::Memory(_) => StoreState {
+                store: "memory",
+                address: None,
+                available: true,
+                calls: 0,
+                failures: 0,
+                untold: 0,
+                leases: 0,
+            },
+            Self::Redis(shared) => shared.state(),
+        }
+    }
+
+    /// The counters that are in this process.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        match self {
+            Self::Memory(memory) => memory.usage(),
+            Self::Redis(shared) => shared.usage(),
+        }
+    }
+
+    /// Keeps the connection to it, if there is one. Never ends.
+    pub async fn run(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(shared) => shared.run().await,
+        }
+    }
+
+    /// Gives back what was lent to this process.
+    pub async fn close(&self) {
+        if let Self::Redis(shared) = self {
+            shared.give_back(true).await;
+        }
+    }
+
+    /// Waits until it can be asked, but not for long.
+    pub async fn ready(&self) {
+        if let Self::Redis(shared) = self {
+            shared.ready().await;
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::Memory(Memory::default())
+    }
+}
+
+impl Counters for Store {
+    async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.decide(asks).await,
+            // Its future is large, and a decision in memory need not carry it.
+            Self::Redis(shared) => Box::pin(shared.decide(asks)).await,
+        }
+    }
 }
 
 #[cfg(test)]
