@@ -113,7 +113,10 @@ impl World {
             chancery: settings.chancery.clone(),
             ports,
             control_plane: control_plane(case, &cluster, ports, &edge, folder, settings)?,
-            ratelimit: names_ratelimit(case).then(|| ratelimit(ports, folder, settings)),
+            ratelimit: match names_ratelimit(case) {
+                true => Some(ratelimit(case, ports, folder, settings)?),
+                false => None,
+            },
             envoy: envoy(settings, folder),
             redis,
             edge,
@@ -340,11 +343,14 @@ fn control_plane(
     Ok(Program::new("control-plane", &settings.chancery, args, folder))
 }
 
-fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
+/// It counts where the case has the control plane count.
+fn ratelimit(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Program> {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--server".into(), ports.admin().to_string().into()]);
-    Program::new("ratelimit", &settings.chancery, args, folder)
+    let of_redis = case_args(case, ports, folder)?.into_iter().filter(|arg| arg.starts_with("--redis-"));
+    args.extend(of_redis.map(OsString::from));
+    Ok(Program::new("ratelimit", &settings.chancery, args, folder))
 }
 
 fn redis(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Option<Program>> {
