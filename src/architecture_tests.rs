@@ -16,17 +16,19 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("parallel", &[]),
     ("settled", &[]),
+    ("exposition", &[]),
     ("telemetry", &[]),
     ("crd", &[]),
     // A policy also says what the field of a custom resource of the same meaning means.
     ("features", &["values", "crd"]),
-    ("model", &["values", "features"]),
+    ("messages", &[]),
+    ("model", &["values", "features", "messages"]),
     ("store", &["values", "crd"]),
     ("source", &["values", "crd", "parallel", "store"]),
-    ("options", &["settings"]),
+    ("options", &["settings", "model"]),
     ("tls", &["values", "options", "settled"]),
     ("resolve", &["values", "crd", "features", "model", "settings", "store"]),
-    ("translate", &["values", "descriptors", "features", "model", "settings", "xds"]),
+    ("translate", &["values", "descriptors", "features", "messages", "model", "settings", "xds"]),
     ("xds", &[]),
     ("fleet", &["xds"]),
     ("state", &["xds"]),
@@ -46,11 +48,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "xds",
         ],
     ),
-    // The table of kinds, to name them as an API server does.
-    ("status", &["values", "options", "compile", "source"]),
-    ("ratelimit", &["values", "descriptors", "model", "settled", "tls"]),
+    // The table of kinds, to name them as an API server does, and the shape that definitions of our own give a status.
+    ("status", &["values", "crd", "options", "compile", "source"]),
+    ("ratelimit", &["values", "options", "descriptors", "exposition", "messages", "model", "settled", "tls"]),
     // Handles of what others hold, to be read.
-    ("admin", &["values", "descriptors", "model", "xds", "compile", "fleet", "ratelimit", "tls"]),
+    (
+        "admin",
+        &["values", "descriptors", "exposition", "model", "xds", "compile", "fleet", "ratelimit", "tls"],
+    ),
     ("cli", &["values", "settings", "options", "telemetry", "xds"]),
 ];
 
@@ -63,11 +68,10 @@ const ALSO: &[(&str, &str, &str)] = &[
     ("cli/translate.rs", "admin", "prints resources as the debug endpoint does, without private keys"),
     ("cli/ratelimit.rs", "ratelimit", "is the rate limit service"),
     ("cli/ratelimit.rs", "tls", "is the rate limit service"),
-    ("cli/counters.rs", "ratelimit", "reads where the counters are"),
     ("cli/counters.rs", "model", "reads what becomes of requests without them"),
-    ("options.rs", "ratelimit", "hands on where the counters are"),
     ("ratelimit/counters/redis/link.rs", "clock", "guesses Redis's clock until that has said"),
     ("ratelimit/counters/memory.rs", "clock", "some windows go by the wall clock"),
+    ("ratelimit/quota/desk.rs", "clock", "a grant ends with a window of the calendar"),
     ("tls/follow.rs", "clock", "a certificate has to be valid now"),
     (
         "source/files/follow.rs",
@@ -92,7 +96,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper_util", &["ratelimit", "cli"]),
     ("redis", &["ratelimit"]),
     ("notify", &["source"]),
-    ("clap", &["cli", "telemetry"]),
+    ("clap", &["cli", "options", "telemetry"]),
     ("anyhow", &["app", "cli", "main"]),
 ];
 
@@ -129,6 +133,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
     ("ratelimit/envoyproxy/follow.rs", "reading files blocks; the task is awaited where it begins"),
+    ("ratelimit/saved.rs", "writing files blocks; the task is awaited where it begins"),
     ("tls/follow.rs", "reading files blocks; the task is awaited where it begins"),
 ];
 

@@ -55,7 +55,7 @@ pub fn release() {
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The type is not among the descriptors: add its file to `proto/envoy.roots`.
+    /// The type is not among the descriptors: add its file to `proto/roots.txt`.
     #[error("{0} is not a known message type")]
     UnknownType(String),
     /// The bytes are not a message of the type.

@@ -1,4 +1,4 @@
-//! The connected Envoys, and what each acknowledged or rejected.
+//! The connected Envoys and rate limit services, and what each acknowledged or rejected.
 //!
 //! Each stream writes its own record; readers get copies. Times are given by the caller.
 
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
+use imbl::OrdSet;
 use tokio::sync::watch;
 
 pub use self::report::{
@@ -22,7 +23,7 @@ pub use self::report::{
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Event, Progress};
 use crate::xds::snapshot::Resources;
-use crate::xds::{TypeUrl, Version};
+use crate::xds::{Audience, TypeUrl, Version};
 
 /// How many steps of its progress a stream remembers.
 const MARKS: usize = 512;
@@ -98,6 +99,18 @@ impl Fleet {
         timings
     }
 
+    /// When the slowest of the streams that were there already had all of a snapshot sent, and acknowledged; none while
+    /// that is not so of every one.
+    pub fn slowest(&self, sequence: u64) -> Option<(SystemTime, SystemTime)> {
+        let mut slowest = None;
+        for stream in &self.0.streams {
+            let Some((sent, acked)) = stream.reached(sequence) else { continue };
+            let (last_sent, last_acked) = slowest.unwrap_or((SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH));
+            slowest = Some((last_sent.max(sent?), last_acked.max(acked?)));
+        }
+        slowest
+    }
+
     /// What all streams together have carried since the start, those that are gone too, by type.
     pub fn totals(&self) -> [Totals; TypeUrl::COUNT] {
         *self.0.totals.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,10 +123,8 @@ impl Fleet {
 
     fn reject(&self, stream: u64, key: (TypeUrl, Arc<str>), version: Version, message: &str, at: SystemTime) {
         self.0.rejections.send_modify(|all| {
-            let mut streams = all.get(&key).map_or_else(Vec::new, |old| old.streams.clone());
-            if !streams.contains(&stream) {
-                streams.push(stream);
-            }
+            let mut streams = all.get(&key).map_or_else(OrdSet::new, |old| old.streams.clone());
+            streams.insert(stream);
             all.insert(key, Rejection { version, message: message.to_owned(), at, streams });
         });
     }
@@ -124,7 +135,7 @@ impl Fleet {
             for key in keys {
                 let Some(rejection) = all.get_mut(&key) else { continue };
                 modified = true;
-                rejection.streams.retain(|s| *s != stream);
+                rejection.streams.remove(&stream);
                 if rejection.streams.is_empty() {
                     all.remove(&key);
                 }
@@ -153,6 +164,11 @@ impl Connection {
             stream.cluster = cluster.to_owned();
             stream.user_agent = user_agent;
         });
+    }
+
+    /// Notes what the client is.
+    pub fn is(&self, audience: Audience) {
+        self.update(|stream| stream.audience = audience);
     }
 
     /// Notes a response that goes out.
@@ -272,6 +288,7 @@ struct Stream {
     node_id: String,
     cluster: String,
     user_agent: String,
+    audience: Audience,
     /// The snapshot that there was when it connected.
     joined: Option<u64>,
     progress: Progress,
@@ -291,6 +308,7 @@ impl Stream {
             node_id: String::new(),
             cluster: String::new(),
             user_agent: String::new(),
+            audience: Audience::Envoy,
             joined: None,
             progress: Progress::default(),
             sent: Marks::default(),
@@ -307,6 +325,7 @@ impl Stream {
             id: self.node_id.clone(),
             cluster: self.cluster.clone(),
             user_agent: self.user_agent.clone(),
+            audience: self.audience,
             address: self.address,
             protocol: self.protocol,
             connected: self.connected,
@@ -317,12 +336,16 @@ impl Stream {
     }
 
     fn timing(&self, stream: u64, sequence: u64) -> Option<Timing> {
+        let (sent, acked) = self.reached(sequence)?;
+        Some(Timing { stream, id: self.node_id.clone(), sent, acked })
+    }
+
+    /// When all of a snapshot was sent and acknowledged. None if the stream was not there or no longer remembers.
+    fn reached(&self, sequence: u64) -> Option<(Option<SystemTime>, Option<SystemTime>)> {
         if self.joined.is_none_or(|joined| sequence <= joined) || sequence <= self.sent.forgotten {
             return None;
         }
-        let sent = self.sent.when(sequence);
-        let acked = self.acked.when(sequence);
-        Some(Timing { stream, id: self.node_id.clone(), sent, acked })
+        Some((self.sent.when(sequence), self.acked.when(sequence)))
     }
 }
 

@@ -11,11 +11,13 @@
 
 pub mod values;
 pub mod features;
+pub mod messages;
 pub mod model;
 pub mod crd;
 pub mod clock;
 mod parallel;
 mod settled;
+mod exposition;
 pub mod descriptors;
 pub mod store;
 pub mod source;

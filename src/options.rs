@@ -1,11 +1,15 @@
 //! What `serve` and `run` are asked to do: plain data between the command line and the application.
 
+mod redis;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::ratelimit::counters::redis::RedisOptions;
+pub(crate) use redis::Kind as RedisKind;
+pub use redis::{RedisAddress, RedisAddressError, RedisMode, RedisOptions};
+
 use crate::settings::Settings;
 
 /// What the control plane is asked to do.
@@ -29,6 +33,10 @@ pub struct ServeOptions {
     pub ratelimit_tls: Option<String>,
     /// The Redis that shares the counters of the embedded rate limit service.
     pub redis: Option<RedisOptions>,
+    /// How clients are told what limits have left.
+    pub limit_headers: LimitHeaders,
+    /// The file with who may ask the quota API; without it, those on this machine.
+    pub quota_token_file: Option<PathBuf>,
     /// The folder for the last good snapshot.
     pub state_dir: Option<PathBuf>,
 }
@@ -68,7 +76,7 @@ pub struct Listen {
     pub xds: SocketAddr,
     /// Debug endpoint, health and metrics.
     pub admin: SocketAddr,
-    /// Health, metrics and limits apart from the rest of the debug endpoint, if anywhere.
+    /// Health and metrics apart from the rest of the debug endpoint, if anywhere.
     pub health: Option<SocketAddr>,
     /// The rate limit service.
     pub ratelimit: SocketAddr,
@@ -83,6 +91,35 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authority that must have signed the other side's certificate.
     pub authority: PathBuf,
+}
+
+/// How clients are told what limits have left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LimitHeaders {
+    /// Not at all.
+    None,
+    /// By Envoy: x-ratelimit-*, and retry-after beside a 429.
+    #[default]
+    #[value(name = "draft-03")]
+    Draft03,
+    /// By the rate limit service: RateLimit, RateLimit-Policy, and Retry-After beside every refusal.
+    Ietf,
+    /// By both; retry-after is Envoy's.
+    Both,
+}
+
+impl LimitHeaders {
+    /// Whether Envoy tells them.
+    #[must_use]
+    pub fn of_envoy(self) -> bool {
+        matches!(self, Self::Draft03 | Self::Both)
+    }
+
+    /// Whether the rate limit service tells them.
+    #[must_use]
+    pub fn of_service(self) -> bool {
+        matches!(self, Self::Ietf | Self::Both)
+    }
 }
 
 /// Where a service that Envoy calls is.

@@ -29,6 +29,10 @@ pub struct Settings {
     pub cluster_domain: String,
     /// How Envoys reach the rate limit service; none switches limits off.
     pub ratelimit: Option<RateLimitService>,
+    /// Whether limits are served as envoyproxy/ratelimit has them too, and what is lost there is told.
+    pub ratelimit_config: bool,
+    /// Whether Envoy tells clients what limits have left, by x-ratelimit-* and retry-after.
+    pub envoy_limit_headers: bool,
 }
 
 /// How Envoys reach the rate limit service.
@@ -56,6 +60,8 @@ impl Default for Settings {
             on_demand_threshold: 2000,
             cluster_domain: "cluster.local".into(),
             ratelimit: None,
+            ratelimit_config: false,
+            envoy_limit_headers: true,
         }
     }
 }

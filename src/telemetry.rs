@@ -40,11 +40,14 @@ pub fn init(level: &str, format: Format) -> Result<(), LevelError> {
 /// What tells of every file event tells of those that its own lines make, where the log is beside what is watched.
 const WATCHER: &str = "notify=info";
 
+/// Who did what with quotas is logged unless it is said otherwise of this alone.
+const AUDIT: &str = "audit=info";
+
 /// A word alone is a level; `EnvFilter` would take a misspelt one for the name of a module.
 fn filter(level: &str) -> Option<EnvFilter> {
     let mut words = level.split(',').filter(|part| !part.contains('='));
     let levels = words.all(|word| word.trim().parse::<LevelFilter>().is_ok());
-    EnvFilter::builder().parse(format!("{WATCHER},{level}")).ok().filter(|_| levels)
+    EnvFilter::builder().parse(format!("{WATCHER},{AUDIT},{level}")).ok().filter(|_| levels)
 }
 
 /// Whether to colour what goes to this stream: on a terminal, unless `NO_COLOR` is set (no-color.org).
@@ -60,6 +63,12 @@ mod tests {
     fn tracing_everything_does_not_trace_the_log() {
         assert!(filter("trace").unwrap().to_string().contains(WATCHER));
         assert!(!filter("notify=trace").unwrap().to_string().contains(WATCHER));
+    }
+
+    #[test]
+    fn audits_are_logged_whatever_the_level() {
+        assert!(filter("error").unwrap().to_string().contains(AUDIT));
+        assert!(!filter("info,audit=off").unwrap().to_string().contains(AUDIT));
     }
 
     #[test]

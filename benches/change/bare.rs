@@ -71,7 +71,7 @@ async fn serve_all(
         metrics,
         tls: None,
     };
-    tasks.spawn(async move { Ok(admin::serve(admin, state, std::future::pending()).await?) });
+    tasks.spawn(async move { Ok(admin::serve(admin, state, None, std::future::pending()).await?) });
     let service = xds::server::service(snapshots, fleet).with_settings(translate::sessions());
     tasks.spawn(async move {
         Ok(xds::server::builder().add_service(service).serve_with_incoming(incoming).await?)

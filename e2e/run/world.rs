@@ -347,7 +347,8 @@ fn control_plane(
 fn ratelimit(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Program> {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
-    args.extend(["--server".into(), ports.admin().to_string().into()]);
+    args.extend(["--xds".into(), ports.xds().to_string().into()]);
+    args.extend(["--state-dir".into(), folder.join("ratelimit-state").into()]);
     let of_redis = case_args(case, ports, folder)?.into_iter().filter(|arg| arg.starts_with("--redis-"));
     args.extend(of_redis.map(OsString::from));
     Ok(Program::new("ratelimit", &settings.chancery, args, folder))

@@ -74,12 +74,7 @@ impl Changes {
     /// A change is measured once, when every Envoy that was there has acknowledged what follows: the slowest counts.
     fn measure(&self, record: &mut Record) {
         let Some(sequence) = record.sequence.filter(|_| !record.measured) else { return };
-        let timings = self.0.fleet.timings(sequence);
-        let slowest = |time: fn(&Timing) -> Option<SystemTime>| {
-            let times: Option<Vec<SystemTime>> = timings.iter().map(time).collect();
-            times?.into_iter().max()
-        };
-        if let (Some(sent), Some(acked)) = (slowest(|t| t.sent), slowest(|t| t.acked)) {
+        if let Some((sent, acked)) = self.0.fleet.slowest(sequence) {
             self.0.metrics.observe_change(since(record.at, sent), since(record.at, acked));
             record.measured = true;
         }

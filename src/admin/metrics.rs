@@ -18,6 +18,7 @@ use super::State;
 use super::error::Error;
 use super::scrape::Now;
 use crate::compile::Event;
+use crate::exposition::CONTENT_TYPE;
 use crate::values::Kind;
 
 /// What is counted where it happens. A clone is another handle to the same.
@@ -80,6 +81,5 @@ pub(super) async fn metrics(Extract(state): Extract<State>) -> Result<Response, 
     registry.register_collector(Box::new(Now(state)));
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Error::unavailable(error.to_string()))?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }

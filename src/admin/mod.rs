@@ -14,6 +14,7 @@ mod ratelimits;
 mod routes;
 mod scrape;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -60,7 +61,7 @@ pub struct RateLimit {
     pub counters: Arc<Store>,
 }
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 9] = [
     "/healthz",
     "/readyz",
     "/metrics",
@@ -70,11 +71,10 @@ const PATHS: [&str; 10] = [
     "/debug/findings?severity=&kind=&namespace=&name=",
     "/debug/changes",
     "/debug/ratelimits",
-    "/debug/ratelimits/limits",
 ];
 
-/// What machines ask: probes, a monitoring system, the rate limit service.
-const MACHINES_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/debug/ratelimits/limits"];
+/// What machines ask: probes, a monitoring system.
+const MACHINES_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What machines ask, as a service. Nothing else is there, so that whoever asks need not be let see everything.
 fn machines_router(state: State) -> Router {
@@ -89,7 +89,6 @@ fn for_machines() -> Router<State> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
-        .route("/debug/ratelimits/limits", get(ratelimits::limits))
 }
 
 /// The endpoint as a service.
@@ -106,16 +105,19 @@ pub fn router(state: State) -> Router {
         .with_state(state)
 }
 
-/// Serves the endpoint until `shutdown` ends.
+/// Serves the endpoint until `shutdown` ends, and the quota API of the rate limit service in this process beside it.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     state: State,
+    quota: Option<Router>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
+    let service = router(state).merge(quota.unwrap_or_default());
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
 /// Serves what machines ask until `shutdown` ends.

@@ -5,14 +5,16 @@ use std::fmt;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::State;
+use crate::exposition::{Labels, counters, gauges};
 use crate::fleet::Totals;
+use crate::ratelimit::counters::Counters as _;
+use crate::ratelimit::envoyproxy::Rules;
+use crate::ratelimit::metrics;
 use crate::values::Finding;
-use crate::xds::TypeUrl;
+use crate::xds::{Audience, TypeUrl};
 
 /// What is at the moment.
 pub(super) struct Now(pub(super) State);
@@ -22,8 +24,6 @@ impl fmt::Debug for Now {
         f.write_str("Now")
     }
 }
-
-type Labels<const N: usize> = [(&'static str, String); N];
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
@@ -70,7 +70,8 @@ impl Now {
     }
 
     fn fleet(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let nodes = self.0.fleet.nodes();
+        let (nodes, services): (Vec<_>, Vec<_>) =
+            self.0.fleet.nodes().into_iter().partition(|node| node.audience == Audience::Envoy);
         let sequence = self.0.snapshots.borrow().as_ref().map_or(0, |snapshot| snapshot.sequence());
         let behind = nodes.iter().filter(|node| node.progress.acked < sequence).count() as u64;
         let none: Labels<0> = [];
@@ -79,8 +80,10 @@ impl Now {
             encoder,
             "envoys_behind",
             "Envoys that have not acknowledged the latest snapshot",
-            [(none, behind)],
+            [(none.clone(), behind)],
         )?;
+        let services = services.len() as u64;
+        gauges(encoder, "ratelimit_services", "Connected rate limit services", [(none, services)])?;
         let mut rejected = TypeUrl::ALL.map(|type_url| ([("type", type_url.to_string())], 0));
         for (type_url, _) in self.0.fleet.rejections().borrow().keys() {
             rejected[*type_url as usize].1 += 1;
@@ -102,36 +105,8 @@ impl Now {
 
     fn ratelimit(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let Some(service) = &self.0.ratelimit else { return Ok(()) };
-        let totals = service.decisions.totals();
-        let decisions = [
-            ("allowed", totals.allowed),
-            ("denied", totals.denied),
-            ("unknown", totals.unknown),
-            ("failed", totals.failed),
-        ];
-        let decisions = decisions.map(|(decision, count)| ([("decision", decision.to_owned())], count));
-        counters(encoder, "ratelimit_decisions", "Decisions of the rate limit service", decisions)?;
-        let none: Labels<0> = [];
-        let held = service.counters.usage().counters as u64;
-        gauges(
-            encoder,
-            "ratelimit_counters",
-            "Counters that the rate limit service holds",
-            [(none.clone(), held)],
-        )?;
-        let state = service.counters.state();
-        let available = [([("store", state.store.to_owned())], u64::from(state.available))];
-        gauges(encoder, "ratelimit_store_available", "Whether the counters' store answers", available)?;
-        counters(
-            encoder,
-            "ratelimit_store_calls",
-            "Calls of the counters' store",
-            [(none.clone(), state.calls)],
-        )?;
-        let about = "Calls of the counters' store without an answer in time";
-        counters(encoder, "ratelimit_store_failures", about, [(none.clone(), state.failures)])?;
-        let about = "Counters that the store has not been told of since it was away";
-        gauges(encoder, "ratelimit_store_untold", about, [(none, state.untold)])
+        let store = service.counters.state();
+        metrics::encode(encoder, &service.decisions, &Rules::default(), store.as_ref())
     }
 
     fn certificate(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -146,52 +121,4 @@ impl Now {
             "Whether the files of mutual TLS hold what cannot be used, so that the one before is shown";
         gauges(encoder, "xds_certificate_refused", help, [(none, u64::from(tls.refused()))])
     }
-}
-
-fn gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    let values = values
-        .into_iter()
-        .map(|(labels, value)| (labels, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))));
-    family(encoder, name, help, values)
-}
-
-fn counters<const N: usize>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, u64)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    family(encoder, name, help, values.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
-}
-
-fn family<const N: usize, M: EncodeMetric>(
-    encoder: &mut DescriptorEncoder,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (Labels<N>, M)>,
-) -> fmt::Result
-where
-    Labels<N>: EncodeLabelSet,
-{
-    let mut values = values.into_iter().peekable();
-    let Some((_, first)) = values.peek() else { return Ok(()) };
-    let mut metric = encoder.encode_descriptor(name, help, None, first.metric_type())?;
-    if N == 0 {
-        return values.next().map_or(Ok(()), |(_, value)| value.encode(metric));
-    }
-    for (labels, value) in values {
-        value.encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
 }

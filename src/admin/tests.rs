@@ -123,7 +123,7 @@ async fn json(state: &State, path: &str) -> (u16, Value) {
 #[tokio::test]
 async fn readiness_says_what_is_missing() {
     let fixture = fixture();
-    for path in ["/readyz", "/debug/config_dump", "/debug/ratelimits/limits"] {
+    for path in ["/readyz", "/debug/config_dump"] {
         let (status, body) = json(&fixture.state, path).await;
         assert_eq!(status, 503, "{path}");
         assert!(body["error"].as_str().unwrap().contains("not every source has been read"), "{body}");
@@ -318,22 +318,17 @@ async fn findings_are_counted_and_picked() {
 }
 
 #[tokio::test]
-async fn limits_are_given_once() {
+async fn limits_are_shown_with_their_decisions_and_as_they_are_sent() {
     let fixture = ready();
     let (_, report) = json(&fixture.state, "/debug/ratelimits").await;
     assert_eq!(report["limits"][0]["allowed"], 0, "{report}");
-    let get = |tag: Option<&str>| {
-        let request = Request::builder().uri("/debug/ratelimits/limits");
-        let request =
-            tag.into_iter().fold(request, |request, tag| request.header(header::IF_NONE_MATCH, tag));
-        answer(&fixture.state, request.body(Body::empty()).unwrap())
-    };
-    let (status, headers, body) = get(None).await;
-    assert_eq!(status, 200);
-    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()[0]["id"], report["limits"][0]["id"]);
-    let tag = headers[header::ETAG].to_str().unwrap();
-    assert_eq!(get(Some(tag)).await.0, 304);
-    assert_eq!(get(Some("\"0\"")).await.0, 200);
+    let (_, sent) = json(&fixture.state, "/debug/config_dump?type=LimitSet").await;
+    let sent = &sent["resources"][0];
+    assert_eq!(sent["name"], report["limits"][0]["id"], "{sent}");
+    assert_eq!(sent["resource"]["limits"][0]["id"], report["limits"][0]["id"], "{sent}");
+    let origin = "Ingress/shop/api nginx.ingress.kubernetes.io/limit-rps";
+    assert_eq!(report["limits"][0]["origins"], json!([origin]), "{report}");
+    assert_eq!(report["store"]["counters"], 0, "{report}");
 }
 
 #[tokio::test]
@@ -396,6 +391,7 @@ async fn metrics_tell_what_is() {
         "chancery_rejected_resources{type=\"Cluster\"} 0",
         "chancery_ratelimit_decisions_total{decision=\"denied\"} 0",
         "chancery_ratelimit_counters 0",
+        "chancery_ratelimit_limit_decisions_total{limit=\"other\",decision=\"denied\"} 0",
         "# EOF",
     ] {
         assert!(metrics.lines().any(|own| own == line), "{line} is not in\n{metrics}");

@@ -25,8 +25,11 @@ use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
 use crate::ratelimit::counters::Store;
 use crate::ratelimit::decisions::Decisions;
+use crate::ratelimit::ietf::Ietf;
+use crate::ratelimit::quota::{self, Access};
+use crate::ratelimit::saved::Keeper;
 use crate::ratelimit::serve::Listeners;
-use crate::ratelimit::service::RateLimit;
+use crate::ratelimit::service::{Options, RateLimit};
 use crate::settings::{RateLimitService, Settings};
 use crate::source::{files, kubernetes};
 use crate::state::State;
@@ -116,6 +119,8 @@ impl ControlPlane {
         let tls = options.xds_tls.clone().map(MutualTls::open).transpose();
         let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
         let Bound { xds, admin, health, ratelimit } = Bound::new(options).await?;
+        let local = admin.local_addr()?.ip().is_loopback();
+        let access = Access::new(options.quota_token_file.clone(), local)?;
         let address = xds.local_addr()?;
         let mut settings = options.settings.clone();
         settings.ratelimit = ratelimit_service(options, ratelimit.as_ref(), address)?;
@@ -155,12 +160,15 @@ impl ControlPlane {
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
-        let store = Store::open(options.redis.clone()).context("cannot use --redis-url")?;
+        let counters = this.counters(options, ratelimit.is_some())?;
         let ratelimit = ratelimit.map(|calls| {
             let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
-            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None };
-            this.spawn_ratelimit(listeners, limits_seen, published_seen.clone(), store)
+            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
+            let told = Options { ietf: Ietf::of(options.limit_headers), ..Options::default() };
+            this.spawn_ratelimit(listeners, limits_seen, told, counters, published_seen.clone())
         });
+        let (ratelimit, service) = ratelimit.unzip();
+        let quota = service.map(|service| quota::router(service, access));
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
             snapshots: snapshots_seen,
@@ -171,7 +179,7 @@ impl ControlPlane {
             metrics,
             tls,
         };
-        this.spawn_admin(admin, health, state);
+        this.spawn_admin(admin, health, state, quota);
         Ok(this)
     }
 
@@ -195,13 +203,19 @@ impl ControlPlane {
         });
     }
 
-    fn spawn_admin(&mut self, admin: TcpListener, health: Option<TcpListener>, state: admin::State) {
+    fn spawn_admin(
+        &mut self,
+        admin: TcpListener,
+        health: Option<TcpListener>,
+        state: admin::State,
+        quota: Option<quota::Pages>,
+    ) {
         if let Some(health) = health {
             let (state, ended) = (state.clone(), self.ended());
             self.tasks.spawn(async move { Ok(admin::serve_machines(health, state, ended).await?) });
         }
         let ended = self.ended();
-        self.tasks.spawn(async move { Ok(admin::serve(admin, state, ended).await?) });
+        self.tasks.spawn(async move { Ok(admin::serve(admin, state, quota, ended).await?) });
     }
 
     fn spawn_source(&mut self, options: &ServeOptions, sender: mpsc::Sender<Vec<Change>>) {
@@ -255,35 +269,52 @@ impl ControlPlane {
         });
     }
 
+    /// The counters: in a Redis, which keeps them, or here, where they go on with those of an earlier process if there is a
+    /// folder for them.
+    fn counters(&mut self, options: &ServeOptions, embedded: bool) -> anyhow::Result<Arc<Store>> {
+        let here = embedded && options.redis.is_none();
+        let keeper = options.state_dir.as_deref().filter(|_| here).map(Keeper::open).transpose();
+        let keeper = keeper.context("cannot use the state folder")?;
+        let memory = keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
+        if let Some(keeper) = keeper {
+            let ended = self.ended();
+            self.tasks.spawn(async move {
+                keeper.run(ended).await;
+                Ok(())
+            });
+        }
+        Ok(Arc::new(Store::open(options.redis.clone(), memory).context("cannot use --redis-url")?))
+    }
+
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
+        options: Options,
+        counters: Arc<Store>,
         mut published: watch::Receiver<Arc<Published>>,
-        counters: Store,
-    ) -> admin::RateLimit {
-        let counters = Arc::new(counters);
+    ) -> (admin::RateLimit, RateLimit<Store>) {
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: counters.clone() };
-        let ended = self.ended();
+        let no_rules = watch::channel(Arc::default()).1;
+        let service = RateLimit::new(limits, counters.clone(), decisions).with_rules(no_rules, options);
+        let (served, ended) = (service.clone(), self.ended());
         self.tasks.spawn(async move {
-            let store = counters.clone();
-            let serving = async move {
+            let serving = async {
                 if published.wait_for(|published| published.ready).await.is_ok() {
                     counters.ready().await;
-                    let service = RateLimit::new(limits, counters.clone(), decisions);
-                    crate::ratelimit::serve::serve(listeners, service, ended).await?;
+                    crate::ratelimit::serve::serve(listeners, served, ended).await?;
                     counters.close().await;
                 }
                 Ok(())
             };
             tokio::select! {
                 served = serving => served,
-                () = store.run() => Ok(()),
+                () = counters.run() => Ok(()),
             }
         });
-        state
+        (state, service)
     }
 
     /// Runs until the future ends or a task fails, then ends everything.

@@ -50,7 +50,11 @@ pub(super) async fn run(
                 while let Ok(more) = batches.try_recv() {
                     changes.extend(more);
                 }
-                outlets.compile(&mut compiler, changes, seen);
+                let before = outlets.compile(&mut compiler, changes);
+                let at = crate::clock::now();
+                // The streams wait for this thread, and send now; what people read comes after them.
+                task::yield_now().await;
+                outlets.tell(&mut compiler, before, seen, at);
             }
             Ok(()) = rejections.changed() => {
                 let now = rejections.borrow_and_update().clone();
@@ -64,7 +68,8 @@ pub(super) async fn run(
 }
 
 impl Outlets {
-    fn compile(&self, compiler: &mut Compiler, changes: Vec<Change>, seen: SystemTime) {
+    /// Compiles changes, and publishes what Envoys are sent. Returns the sequence of what they were sent before.
+    fn compile(&self, compiler: &mut Compiler, changes: Vec<Change>) -> u64 {
         let before = compiler.published().snapshot.sequence();
         let begun = Instant::now();
         let few = changes.len() <= FEW;
@@ -86,10 +91,17 @@ impl Outlets {
                 self.snapshots.send_replace(Some(published.snapshot.clone()));
             }
         }
-        self.published.send_replace(Arc::new(published.clone()));
-        let changed = (published.ready && sequence != before).then_some(sequence);
-        self.changes.record(compiler.take_events(), seen, crate::clock::now(), changed);
         tracing::debug!(sequence, took = ?begun.elapsed(), "compiled");
+        before
+    }
+
+    /// Publishes what people read.
+    fn tell(&self, compiler: &mut Compiler, before: u64, seen: SystemTime, at: SystemTime) {
+        let published = compiler.published();
+        let sequence = published.snapshot.sequence();
+        let changed = (published.ready && sequence != before).then_some(sequence);
+        self.published.send_replace(Arc::new(published.clone()));
+        self.changes.record(compiler.take_events(), seen, at, changed);
     }
 }
 

@@ -1,24 +1,49 @@
-//! Asks a control plane's debug endpoint.
+//! Asks a control plane's debug endpoint, and the quota API that stands beside it.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{Request, Uri};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// What goes with a question.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked<'a> {
+    /// Says who asks.
+    pub(super) token: Option<&'a str>,
+    /// Makes it a POST.
+    pub(super) body: Option<&'a serde_json::Value>,
+}
+
 /// The body of `GET http://SERVER/PATH`. `server` is HOST:PORT, with or without `http://` before it.
 pub(super) async fn get(server: &str, path: &str) -> anyhow::Result<Bytes> {
+    ask(server, path, Asked::default()).await
+}
+
+/// The body of the answer to a question at `http://SERVER/PATH`.
+pub(super) async fn ask(server: &str, path: &str, asked: Asked<'_>) -> anyhow::Result<Bytes> {
     let authority = server.trim_start_matches("http://").trim_end_matches('/');
     let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
     let uri = uri.with_context(|| format!("`{server}` is not the HOST:PORT of a debug endpoint"))?;
-    let mut request = Request::new(Empty::<Bytes>::new());
+    let body = asked.body.map(|body| Bytes::from(body.to_string()));
+    let mut request = Request::new(Full::new(body.unwrap_or_default()));
     *request.uri_mut() = uri;
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    if asked.body.is_some() {
+        *request.method_mut() = Method::POST;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+    }
+    if let Some(token) = asked.token {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).context("the token is none")?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = async {
         let response = client.request(request).await.with_context(|| {
             format!("no control plane answers at {authority}; is it running, and is this its --admin-listen?")

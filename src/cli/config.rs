@@ -69,7 +69,12 @@ fn check(command: &Command, subcommand: &str, values: &BTreeMap<String, Values>)
     }
 }
 
-fn with_defaults(command: Command, subcommand: &str, values: &BTreeMap<String, Values>) -> Command {
+/// Puts values in the place of defaults.
+pub(super) fn with_defaults(
+    command: Command,
+    subcommand: &str,
+    values: &BTreeMap<String, Values>,
+) -> Command {
     let set = |arg: Arg| match arg.get_long().and_then(|long| values.get(long)) {
         Some(values) if !values.0.is_empty() => arg.required(false).default_values(values.0.clone()),
         _ => arg,
@@ -78,7 +83,7 @@ fn with_defaults(command: Command, subcommand: &str, values: &BTreeMap<String, V
 }
 
 /// One value or several, as text for a flag's own parser.
-struct Values(Vec<String>);
+pub(super) struct Values(pub(super) Vec<String>);
 
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 
 use crate::model::limit::FailureMode;
-use crate::ratelimit::counters::redis::{Address, Mode, RedisOptions};
+use crate::options::{RedisAddress, RedisMode, RedisOptions};
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// Redis or Valkey with the counters of limits; in this process unless given. rediss:// with TLS, several with commas
     /// between for a cluster, redis+sentinel://HOST:PORT,HOST:PORT/NAME for the one that sentinels name
     #[arg(long, value_name = "redis://HOST:PORT")]
-    redis_url: Option<Address>,
+    redis_url: Option<RedisAddress>,
     /// PEM file of the authorities that may have signed its certificate; those of the system unless given
     #[arg(long, value_name = "FILE", requires = "redis_url")]
     redis_ca: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct Args {
         hide_possible_values = true,
         requires = "redis_url"
     )]
-    redis_mode: Option<Asked>,
+    redis_mode: Option<RedisMode>,
     /// How long an answer of Redis is waited for, in milliseconds; 8 unless given, since Envoy waits 20 for all
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..), requires = "redis_url")]
     redis_timeout: Option<u16>,
@@ -42,12 +42,6 @@ pub(super) struct Args {
         requires = "redis_url"
     )]
     redis_failure_mode: Option<Fails>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Asked {
-    Exact,
-    Leased,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,10 +66,7 @@ impl Args {
         Ok(Some(RedisOptions {
             address,
             authority: self.redis_ca,
-            mode: match self.redis_mode {
-                None | Some(Asked::Exact) => Mode::Exact,
-                Some(Asked::Leased) => Mode::Leased,
-            },
+            mode: self.redis_mode.unwrap_or_default(),
             deadline: Duration::from_millis(self.redis_timeout.unwrap_or(DEADLINE_MS).into()),
             failure_mode: match self.redis_failure_mode {
                 None | Some(Fails::Local) => FailureMode::Local,

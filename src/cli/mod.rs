@@ -2,8 +2,9 @@
 //!
 //! Every flag has an environment variable, `CHANCERY_` and the flag's name, and is a key of the file that `--config`
 //! names. What stands on the command line goes before the environment, that before the file, and that before the
-//! default.
+//! default. `ratelimit` also takes the variables of envoyproxy/ratelimit.
 
+mod aliases;
 mod bootstrap;
 mod check;
 mod client;
@@ -12,6 +13,7 @@ mod counters;
 mod memory;
 mod mutual_tls;
 mod output;
+mod quota;
 mod ratelimit;
 mod run;
 mod serve;
@@ -91,6 +93,8 @@ enum Command {
     Status(status::Args),
     /// Print an Envoy bootstrap for this control plane
     Bootstrap(bootstrap::Args),
+    /// Print what keys have left of their limits, and reset or grant it
+    Quota(quota::Args),
     /// Be the rate limit service alone
     Ratelimit(Box<ratelimit::Args>),
 }
@@ -123,7 +127,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Serve(_) | Self::Run(_) | Self::Ratelimit(_) => "info",
-            Self::Translate(_) | Self::Check(_) | Self::Status(_) | Self::Bootstrap(_) => "warn",
+            Self::Translate(_) | Self::Check(_) | Self::Status(_) | Self::Bootstrap(_) | Self::Quota(_) => {
+                "warn"
+            }
         }
     }
 
@@ -135,6 +141,7 @@ impl Command {
             Self::Check(args) => check::execute(args, actions.compile),
             Self::Status(args) => status::execute(&args),
             Self::Bootstrap(args) => bootstrap::execute(args),
+            Self::Quota(args) => quota::execute(&args),
             Self::Ratelimit(args) => ratelimit::execute(*args, config),
         }
     }
@@ -152,13 +159,21 @@ enum Refused {
 /// The arguments are read twice: first to learn of the subcommand and the file, then with the file's values in place
 /// of the defaults.
 fn parse(args: Vec<OsString>) -> Result<Cli, Refused> {
+    parse_with(args, |name| std::env::var(name).ok())
+}
+
+fn parse_with(args: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) -> Result<Cli, Refused> {
     let mut command = command();
     if let Ok(matches) = lenient(command.clone()).try_get_matches_from(&args)
-        && let Some(file) = matches.get_one::<PathBuf>("config")
         && let Some(subcommand) = matches.subcommand_name()
-        && !(subcommand == "ratelimit" && file.is_dir())
     {
-        command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
+        let file = matches.get_one::<PathBuf>("config");
+        if let Some(file) = file.filter(|file| !(subcommand == "ratelimit" && file.is_dir())) {
+            command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
+        }
+        if subcommand == "ratelimit" {
+            command = config::with_defaults(command, subcommand, &aliases::values(variable));
+        }
     }
     let matches = command.clone().try_get_matches_from(args).map_err(Refused::Usage)?;
     Cli::from_arg_matches(&matches).map_err(|error| Refused::Usage(error.format(&mut command)))
@@ -169,7 +184,7 @@ fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("run", run::defaults)
         .mut_args(variable)
-        .mut_subcommands(|c| c.mut_args(variable))
+        .mut_subcommands(|c| c.mut_args(variable).mut_subcommands(|c| c.mut_args(variable)))
 }
 
 fn variable(arg: clap::Arg) -> clap::Arg {
@@ -184,7 +199,9 @@ fn variable(arg: clap::Arg) -> clap::Arg {
 
 /// The same command line with nothing required, since a file may say it.
 fn lenient(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| arg.required(false)).mut_subcommands(|c| c.mut_args(|arg| arg.required(false)))
+    command.mut_args(|arg| arg.required(false)).mut_subcommands(|c| {
+        c.mut_args(|arg| arg.required(false)).subcommand_required(false).arg_required_else_help(false)
+    })
 }
 
 /// Namespace and name of `NAMESPACE/NAME`.

@@ -1,4 +1,4 @@
-//! The flags of mutual TLS with Envoys, and where nothing is listened on without it.
+//! The flags of mutual TLS with Envoys and rate limit services, and where nothing is listened on without it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -11,31 +11,58 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{counters, mutual_tls};
+use crate::options::{LimitHeaders, host_port};
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
-use crate::ratelimit::serve::{self, Calls, Listeners, Sources};
+use crate::ratelimit::ietf::Ietf;
+use crate::ratelimit::quota::Access;
+use crate::ratelimit::remote::Server as ManagementServer;
+use crate::ratelimit::saved::Keeper;
+use crate::ratelimit::serve::{self, Calls, Kind, Listeners, Sources};
 use crate::ratelimit::service::{Headers, Modes, Options};
 use crate::tls::MutualTls;
 
-/// The control plane's debug endpoint on this machine.
-const SERVER: &str = "127.0.0.1:18001";
+/// The control plane's xDS on this machine.
+const XDS: (&str, u16) = ("127.0.0.1", 18000);
+
+type HostPort = (String, u16);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where Envoys reach it; port 0 picks one and logs it
     #[arg(long, value_name = "IP:PORT|unix:PATH", default_value = "127.0.0.1:18002")]
     ratelimit_listen: Place,
-    /// Where gRPC health and /healthcheck are listened on without TLS, for probes that know none; nowhere unless given
+    /// Where gRPC health, /healthcheck and /metrics are listened on without TLS, for probes that know none; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
-    /// Where /json, /rlconfig and /healthcheck are listened on, for those who speak no gRPC; nowhere unless given
+    /// Where /json, /rlconfig, /debug/ratelimits, /metrics and the quota API are listened on, for those who are no Envoy;
+    /// nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<SocketAddr>,
+    /// Folder for the counters of quotas of a day and more, so that a restart goes on with them
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How clients are told what limits have left, as --limit-headers of `serve`, which has to say the same: with ietf and both
+    /// this service sends RateLimit and RateLimit-Policy, and with ietf Retry-After beside a refusal
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
+    limit_headers: LimitHeaders,
+    /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
+    /// TOKEN. Without it whoever reaches --http-listen may, if that is on loopback, and else nobody
+    #[arg(long, value_name = "FILE")]
+    quota_token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: mutual_tls::Args,
-    /// The debug endpoint of the control plane whose limits are followed; 127.0.0.1:18001 unless this or a folder is given
-    #[arg(long, value_name = "HOST:PORT")]
-    server: Option<String>,
+    /// xDS of the control plane whose limits are followed, by the files of mutual TLS if they are given; 127.0.0.1:18000
+    /// unless this or a folder is given
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    xds: Option<HostPort>,
+    /// What it is followed for: our own limits, or envoyproxy/ratelimit's RateLimitConfig from any management server
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = XdsType::LimitSet)]
+    xds_type: XdsType,
+    /// Who this is to it; the host's name unless given
+    #[arg(long, value_name = "ID")]
+    xds_node_id: Option<String>,
     #[command(flatten)]
     redis: counters::Args,
     #[command(flatten)]
@@ -116,8 +143,18 @@ impl RulesArgs {
             modes: Modes { shadow: self.shadow_mode, quota: self.quota_mode },
             headers: self.limit_response_headers.then_some(headers),
             metadata: self.response_dynamic_metadata,
+            ietf: None,
         }
     }
+}
+
+/// What a management server is followed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum XdsType {
+    #[value(name = "limitset")]
+    LimitSet,
+    #[value(name = "ratelimitconfig")]
+    RateLimitConfig,
 }
 
 /// Where Envoys reach the service.
@@ -142,15 +179,31 @@ impl FromStr for Place {
 
 impl Args {
     /// The control plane and the folder whose limits are followed. `config` is what `--config` names.
-    fn sources(&self, config: Option<PathBuf>) -> anyhow::Result<(Option<String>, Option<PathBuf>)> {
+    fn sources(&self, config: Option<PathBuf>) -> anyhow::Result<(Option<HostPort>, Option<PathBuf>)> {
         let folder = match (&self.rules.ratelimit_config, config.filter(|path| path.is_dir())) {
             (Some(_), Some(_)) => {
                 bail!("--config names a folder, and so does --ratelimit-config: give one of them")
             }
             (given, folder) => given.clone().or(folder),
         };
-        let server = self.server.clone().or_else(|| folder.is_none().then(|| SERVER.to_owned()));
-        Ok((server, folder))
+        let here = || (XDS.0.to_owned(), XDS.1);
+        let xds = self.xds.clone().or_else(|| folder.is_none().then(here));
+        if self.xds_type == XdsType::RateLimitConfig && folder.is_some() {
+            bail!("--xds-type=ratelimitconfig and a folder both say the rules: give one of them");
+        }
+        Ok((xds, folder))
+    }
+
+    fn kind(&self) -> Kind {
+        match self.xds_type {
+            XdsType::LimitSet => Kind::Limits,
+            XdsType::RateLimitConfig => Kind::Rules(self.rules.reading()),
+        }
+    }
+
+    fn node_id(&self) -> String {
+        let host = || std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+        self.xds_node_id.clone().or_else(host).unwrap_or_else(|| "ratelimit".to_owned())
     }
 
     /// Refuses to listen where others than those who are meant reach it.
@@ -158,7 +211,9 @@ impl Args {
         let flags = "--xds-tls-cert, --xds-tls-key and --xds-ca";
         match &self.ratelimit_listen {
             Place::Port(address) => self.tls.may_listen(*address, tls, "the rate limit service", flags)?,
-            Place::Socket(_) if tls => bail!("a Unix socket has no mutual TLS: leave {flags} out"),
+            Place::Socket(_) if tls && self.xds.is_none() => {
+                bail!("a Unix socket has no mutual TLS: leave {flags} out, or give --xds")
+            }
             Place::Socket(_) => {}
         }
         match self.http_listen {
@@ -172,11 +227,29 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let tls = args.tls.files()?.map(MutualTls::open).transpose();
     let (tls, certificates) = tls.context("cannot use the files of mutual TLS")?.unzip();
     args.may_listen(tls.is_some())?;
-    let (server, folder) = args.sources(config)?;
+    let (xds, folder) = args.sources(config)?;
     let folder = folder.map(|folder| Follower::open(folder, args.rules.reading())).transpose();
     let folder = folder.context("cannot take the limits")?;
+    let xds = xds.map(|(host, port)| {
+        (ManagementServer { host, port, tls: tls.clone(), node_id: args.node_id() }, args.kind())
+    });
+    let quota =
+        args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
+    let quota = quota.transpose()?;
     let redis = args.redis.options()?;
-    let sources = Sources { server, folder, options: args.rules.options(), redis };
+    if redis.is_some() && args.state_dir.is_some() {
+        tracing::warn!("--state-dir has no effect: --redis-url says where counters are kept");
+    }
+    let keeper = args.state_dir.as_deref().filter(|_| redis.is_none()).map(Keeper::open).transpose();
+    let keeper = keeper.context("cannot use the state folder")?;
+    let memory = keeper.as_ref().map_or_else(Default::default, Keeper::memory);
+    let sources = Sources {
+        store: Store::open(redis, memory).context("cannot use --redis-url")?,
+        keeper,
+        xds,
+        folder,
+        options: Options { ietf: Ietf::of(args.limit_headers), ..args.rules.options() },
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let calls = match &args.ratelimit_listen {
@@ -192,7 +265,7 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        let listeners = Listeners { calls, tls, health, http };
+        let listeners = Listeners { calls, tls, health, http, quota };
         let following = async {
             if let Some(certificates) = certificates {
                 certificates.run().await;
@@ -200,7 +273,9 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            served = serve::alone(listeners, sources, shutdown) => served?,
+            served = serve::alone(listeners, sources, shutdown) => {
+                served.context("the rate limit service's listener failed")?;
+            }
             () = following => {}
         }
         Ok(ExitCode::SUCCESS)
@@ -255,17 +330,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         let (dir, given) = (Some(folder.path().to_owned()), Some(PathBuf::from("d")));
-        let local = Some(SERVER.to_owned());
+        let local = Some((XDS.0.to_owned(), XDS.1));
         for (line, config, expected) in [
             (&[][..], None, (local.clone(), None)),
             (&[], Some(file.path().to_owned()), (local, None)),
             (&[], dir.clone(), (None, dir.clone())),
             (&["--ratelimit-config=d"], None, (None, given.clone())),
-            (&["--ratelimit-config=d", "--server=a:1"], None, (Some("a:1".into()), given)),
+            (&["--ratelimit-config=d", "--xds=a:1"], None, (Some(("a".into(), 1)), given)),
         ] {
             assert_eq!(read(line).unwrap().sources(config).unwrap(), expected, "{line:?}");
         }
-        assert!(read(&["--ratelimit-config=d"]).unwrap().sources(dir).is_err());
+        assert!(read(&["--ratelimit-config=d"]).unwrap().sources(dir.clone()).is_err());
+        let configs = || read(&["--xds-type=ratelimitconfig"]).unwrap();
+        assert!(configs().sources(dir).is_err());
+        assert!(configs().sources(None).is_ok() && matches!(configs().kind(), Kind::Rules(_)));
     }
 
     #[test]
@@ -280,8 +358,15 @@ mod tests {
         ] {
             assert_eq!(may(line), expected, "{line:?}");
         }
-        let socket = read(&["--ratelimit-listen=unix:r"]).unwrap();
-        assert!(socket.may_listen(true).is_err(), "no TLS on a socket");
+        for (line, expected) in
+            [(&["--ratelimit-listen=unix:r"][..], false), (&["--ratelimit-listen=unix:r", "--xds=a:1"], true)]
+        {
+            assert_eq!(
+                read(line).unwrap().may_listen(true).is_ok(),
+                expected,
+                "{line:?}: no TLS on a socket"
+            );
+        }
         for bad in [
             "--ratelimit-listen=unix:",
             "--ratelimit-listen=r.sock",

@@ -7,7 +7,8 @@ use anyhow::bail;
 use clap::ArgAction;
 
 use super::{address, counters, mutual_tls, namespaced, settings};
-use crate::options::{KubernetesOptions, Listen, Place, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, LimitHeaders, Listen, Place, ServeOptions, host_port};
+use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -15,7 +16,8 @@ pub(super) struct Args {
     /// Folder of manifests to follow; Kubernetes unless given
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Folder for the last good snapshot, so that a restart serves it while the API server is away
+    /// Folder for the last good snapshot, so that a restart serves it while the API server is away, and for the counters of
+    /// quotas of a day and more
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -35,13 +37,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Addresses (port 0 picks one and logs it)")]
 struct ListenArgs {
-    /// xDS, for Envoys
+    /// xDS, for Envoys and rate limit services
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18000")]
     xds_listen: SocketAddr,
     /// Debug endpoint, health and metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:18001")]
     admin_listen: SocketAddr,
-    /// Health, metrics and the rate limit service's limits alone, for whom the debug endpoint is not; nowhere unless given
+    /// Health and metrics alone, for whom the debug endpoint is not; nowhere unless given
     #[arg(long, value_name = "IP:PORT")]
     health_listen: Option<SocketAddr>,
     /// Rate limit service, for Envoys
@@ -66,6 +68,15 @@ struct ServiceArgs {
     /// secrets; plain unless given
     #[arg(long, value_name = "DIR")]
     ratelimit_tls: Option<String>,
+    /// How clients are told what limits have left: none; draft-03 (x-ratelimit-* and, on a 429, retry-after, by Envoy; not
+    /// where nginx's 503 refuses); ietf (RateLimit, RateLimit-Policy and, on a refusal, Retry-After, by the rate limit
+    /// service, for every limit; one elsewhere is told by its own flag); both
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = LimitHeaders::Draft03, hide_possible_values = true)]
+    limit_headers: LimitHeaders,
+    /// File with who may ask the quota API for what keys have left, and reset or grant it: a line each, TOKEN or NAME
+    /// TOKEN. Without it whoever reaches --admin-listen may, if that is on loopback, and else nobody
+    #[arg(long, value_name = "FILE")]
+    quota_token_file: Option<PathBuf>,
     /// Auth service: embedded or off, which mean the same, since there is none yet; an address is refused
     #[arg(long, value_name = "embedded|off")]
     authz: Option<Place>,
@@ -130,6 +141,11 @@ impl Args {
                 self.redis.is_given() && self.services.ratelimit != Place::Embedded,
                 "the rate limit service is elsewhere, and counts where it was told to",
             ),
+            (
+                "--quota-token-file",
+                self.services.quota_token_file.is_some() && self.services.ratelimit != Place::Embedded,
+                "the quota API is that of the rate limit service, which is not in this process",
+            ),
             ("--authz", authz, "there is no auth service"),
             ("--authz-listen", self.listen.authz_listen.is_some(), "there is no auth service"),
             (
@@ -179,7 +195,10 @@ impl Args {
             self.tls.may_listen(ratelimit, ratelimit_tls.is_some(), "the rate limit service", flags)?;
         }
         Ok(ServeOptions {
-            settings: self.settings.settings(),
+            settings: Settings {
+                envoy_limit_headers: self.services.limit_headers.of_envoy(),
+                ..self.settings.settings()
+            },
             manifests: self.manifests,
             kubernetes: KubernetesOptions {
                 kubeconfig: self.kubernetes.kubeconfig,
@@ -199,6 +218,8 @@ impl Args {
             ratelimit_address: self.services.ratelimit_address,
             ratelimit_tls,
             redis,
+            limit_headers: self.services.limit_headers,
+            quota_token_file: self.services.quota_token_file,
             state_dir: self.state_dir,
         })
     }

@@ -44,6 +44,10 @@ pub(super) struct Args {
     /// DNS domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain)]
     cluster_domain: String,
+    /// Serve limits as envoyproxy/ratelimit's RateLimitConfig too, and say what is lost of them there
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    export_ratelimit_config: bool,
 }
 
 impl Args {
@@ -63,6 +67,7 @@ impl Args {
             config_map: self.configmap,
             on_demand_threshold: self.on_demand_threshold,
             cluster_domain: self.cluster_domain,
+            ratelimit_config: self.export_ratelimit_config,
             ..Settings::default()
         }
     }

@@ -1,7 +1,6 @@
 use super::*;
 use crate::model::limit::FailureMode;
-use crate::options::{Place, TlsFiles};
-use crate::ratelimit::counters::redis::Mode;
+use crate::options::{Place, RedisMode, TlsFiles};
 
 fn read(args: &[&str]) -> Result<Cli, Refused> {
     parse(std::iter::once("chancery").chain(args.iter().copied()).map(OsString::from).collect())
@@ -18,6 +17,32 @@ fn with_file(text: &str, args: &[&str]) -> anyhow::Result<ServeOptions> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     serve(&[&["--config", file.path().to_str().unwrap()], args].concat())
+}
+
+#[test]
+fn ratelimit_takes_the_variables_of_another() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "shadow-mode: true\nquota-mode: true").unwrap();
+    let path = file.path().to_str().unwrap();
+    let variable = |name: &str| match name {
+        "RUNTIME_ROOT" => Some("/data".to_owned()),
+        "QUOTA_MODE" => Some("false".to_owned()),
+        "LOG_LEVEL" => Some("DEBUG".to_owned()),
+        _ => None,
+    };
+    let read = |args: &[&str]| {
+        let args = std::iter::once("chancery").chain(args.iter().copied()).map(OsString::from);
+        parse_with(args.collect(), variable).unwrap()
+    };
+    let cli = read(&["ratelimit", "--config", path]);
+    assert_eq!(cli.log_level.as_deref(), Some("debug"));
+    let text = format!("{:?}", cli.command);
+    for said in ["/data/config", "shadow_mode: true", "quota_mode: false"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let text = format!("{:?}", read(&["ratelimit", "--ratelimit-config=d", "--quota-mode"]).command);
+    assert!(text.contains("\"d\"") && text.contains("quota_mode: true"), "{text}");
+    assert_eq!(read(&["serve"]).log_level, None, "of no other subcommand");
 }
 
 #[test]
@@ -200,9 +225,12 @@ fn flags_without_effect_are_named() {
             "--publish-status-address=10.0.0.1",
             "--manifests=m",
             "--geoip-database=f",
+            "--ratelimit=off",
+            "--quota-token-file=t",
         ]),
         [
             "--geoip-database",
+            "--quota-token-file",
             "--authz",
             "--authz-listen",
             "--tls-session-resumption",
@@ -231,7 +259,7 @@ fn counters_are_shared_where_they_are_told() {
     let plain = serve(&["--redis-url=redis://:secret@r:1/2"]).unwrap().redis.unwrap();
     assert_eq!(
         (plain.mode, plain.deadline.as_millis(), plain.failure_mode),
-        (Mode::Exact, 8, FailureMode::Local)
+        (RedisMode::Exact, 8, FailureMode::Local)
     );
     assert!(!format!("{plain:?}").contains("secret"));
     let flags =
@@ -239,7 +267,7 @@ fn counters_are_shared_where_they_are_told() {
     let leased = serve(&[&flags[..], &["--redis-ca=ca.pem"]].concat()).unwrap().redis.unwrap();
     assert_eq!(
         (leased.mode, leased.deadline.as_millis(), leased.failure_mode),
-        (Mode::Leased, 5, FailureMode::Closed)
+        (RedisMode::Leased, 5, FailureMode::Closed)
     );
     assert_eq!(leased.authority, Some("ca.pem".into()));
     for bad in [

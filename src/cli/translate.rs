@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Compiled, output, settings};
 use crate::admin::dump;
 use crate::settings::Settings;
-use crate::xds::{Snapshot, TypeUrl};
+use crate::xds::{Audience, Snapshot, TypeUrl};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,7 +48,7 @@ pub(super) fn execute(
 /// Type → name → resource, private keys left out.
 fn resources(snapshot: &Snapshot) -> anyhow::Result<Value> {
     let mut types = Map::new();
-    for type_url in TypeUrl::ALL {
+    for type_url in TypeUrl::ALL.into_iter().filter(|type_url| type_url.audience() == Audience::Envoy) {
         let mut of_type = Map::new();
         for resource in snapshot.iter(type_url) {
             of_type.insert(resource.name().to_string(), dump::resource(resource)?);

@@ -33,7 +33,10 @@ pub(super) struct HostRun {
 impl HostRun {
     pub(super) fn new(store: &Store, settings: &Settings, name: &HostName, old: Option<&Arc<Host>>) -> Self {
         let view = View::new(store);
-        let resolved = resolve::host(&view, settings, name);
+        let mut resolved = resolve::host(&view, settings, name);
+        if let Some(host) = resolved.host.as_ref().filter(|_| settings.ratelimit_config) {
+            resolved.findings.extend(translate::rate_limit_config::findings(host));
+        }
         let changed = resolved.host.as_ref().filter(|host| old.map(|old| &**old) != Some(host));
         let routes = changed.map(translate::route::route_configurations);
         let routes = routes.map(|routes| routes.into_iter().map(Arc::new).collect());
@@ -160,7 +163,10 @@ impl Compiled {
         self.references.share(&mut host.routes);
         for limit in &host.limits {
             self.references.limits.add(limit.id.clone(), || limit.clone());
-            self.published.limits.insert(limit.clone());
+            if self.published.limits.get(&limit.id) != Some(limit) {
+                self.update.set.push(Arc::new(translate::limit_set::limit_set(limit)));
+                self.published.limits.insert(limit.clone());
+            }
         }
     }
 
@@ -175,6 +181,7 @@ impl Compiled {
         for limit in &host.limits {
             if self.references.limits.remove(&limit.id).is_some() {
                 self.published.limits.remove(&limit.id);
+                self.update.remove.push((TypeUrl::LimitSet, limit.id.clone()));
             }
         }
     }

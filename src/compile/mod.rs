@@ -87,6 +87,8 @@ pub struct Compiler {
     default_certificate: Certificate,
     /// Whether the snapshot is still that of an earlier process.
     resumed: bool,
+    /// The limits that are sent as envoyproxy/ratelimit has them, if they are.
+    exported: Option<LimitSet>,
     /// What the last changes did to objects.
     events: Vec<(ObjectKey, Event)>,
 }
@@ -120,6 +122,7 @@ impl Compiler {
             compiled: Compiled { hosts, update, ..Compiled::default() },
             default_certificate,
             resumed: false,
+            exported: None,
             events: Vec::new(),
         };
         compiler.run_default_certificate();
@@ -175,12 +178,24 @@ impl Compiler {
     pub fn settle(&mut self) -> &Published {
         if self.compiled.published.ready {
             self.run();
+            self.export_limits();
             self.forget_resumed();
             let update = std::mem::take(&mut self.compiled.update);
             self.compiled.published.snapshot = Arc::new(self.compiled.published.snapshot.apply(update));
         }
         self.publish_findings();
         &self.compiled.published
+    }
+
+    /// There, a domain is one resource: whoever asks for it pays for all limits with each change.
+    fn export_limits(&mut self) {
+        let limits = &self.compiled.published.limits;
+        let is_sent = self.exported.as_ref().is_some_and(|sent| sent.is_same(limits));
+        if self.settings.ratelimit_config && !is_sent {
+            let resource = translate::rate_limit_config::rate_limit_config(limits);
+            self.compiled.update.set.push(Arc::new(resource));
+            self.exported = Some(limits.clone());
+        }
     }
 
     /// What the last [`take`](Self::take) did to objects. A listing says all again that there is; only what is different

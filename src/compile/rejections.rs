@@ -8,7 +8,7 @@ use crate::model::{Action, Endpoints, Host, Route, SecretRef};
 use crate::store::Read;
 use crate::translate::{self, names};
 use crate::values::{Findings, Kind, ObjectKey};
-use crate::xds::TypeUrl;
+use crate::xds::{Audience, TypeUrl};
 
 impl Compiler {
     /// Takes in which rejections there are that were not there before, as type, name and Envoy's message, and which are
@@ -39,7 +39,8 @@ impl Compiler {
             TypeUrl::Cluster => self.objects_with(name),
             TypeUrl::ClusterLoadAssignment => self.service_of(name).into_iter().collect(),
             TypeUrl::Secret => self.objects_of_secret(name),
-            TypeUrl::Listener | TypeUrl::TypedExtensionConfig => BTreeSet::new(),
+            TypeUrl::LimitSet => self.objects_limited_by(name),
+            TypeUrl::Listener | TypeUrl::TypedExtensionConfig | TypeUrl::RateLimitConfig => BTreeSet::new(),
         };
         if objects.is_empty() {
             let (namespace, name) = &self.settings.config_map;
@@ -51,6 +52,14 @@ impl Compiler {
     fn objects_of(&self, host: &str) -> BTreeSet<ObjectKey> {
         let host = self.compiled.published.hosts.get(host);
         host.into_iter().flat_map(|host| host.origins()).map(|origin| origin.object.clone()).collect()
+    }
+
+    /// The objects that say a limit.
+    fn objects_limited_by(&self, id: &str) -> BTreeSet<ObjectKey> {
+        let hosts = self.compiled.published.hosts.values();
+        let hosts = hosts.filter(|host| host.limits.iter().any(|limit| &*limit.id == id));
+        let limits = hosts.flat_map(|host| &host.routes).flat_map(|route| &route.effects.rate_limits);
+        limits.filter(|limit| &*limit.id == id).map(|limit| limit.origin.object.clone()).collect()
     }
 
     /// The objects with a route to a cluster: those of a Service's clusters are among whoever read the Service.
@@ -113,6 +122,12 @@ fn routes_to<'h>(host: &'h Host, cluster: &str) -> impl Iterator<Item = &'h Rout
 }
 
 fn explain(type_url: TypeUrl, name: &str, message: &str) -> String {
+    if type_url.audience() == Audience::RateLimit {
+        return format!(
+            "the rate limit service rejected what this became ({type_url} {name}): {message}; it counts by the last form \
+             that it accepted, if there is one"
+        );
+    }
     let instead = match type_url {
         TypeUrl::RouteConfiguration => "the last accepted form still serves, or 503 where there is none",
         _ => "the last accepted form still serves, if there is one",

@@ -13,10 +13,15 @@
 //!     windows: [{requests: 100, window: 1d}]
 //!     plans:
 //!     - {name: pro, prefix: pro_, requests: 100, window: 1m}
+//!     - {name: partners, secretRef: {name: partner-keys}, requests: 1000, window: 1m}
+//!   - key: {header: x-api-key}
+//!     requests: 100000
+//!     window: 1d
+//!     cost: {responseJson: usage.total_tokens, reserve: 500}
 //!   - key: {clientAddress: {}}
 //!     requests: 100
 //!     window: 1s
-//!   answer: {status: 429, headers: {x-reason: quota}}
+//!   answer: {status: 429, headers: {x-reason: quota}, json: true}
 //!   failureMode: closed
 //! ```
 //!
@@ -25,11 +30,12 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderName;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use super::policy_key::{KeyChoice, KeyError, PolicyKey};
 
 /// Fields that are not known, by name.
 pub type UnknownFields = BTreeMap<String, Value>;
@@ -38,10 +44,14 @@ pub type UnknownFields = BTreeMap<String, Value>;
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "chancery.dev", version = "v1alpha1", kind = "RateLimitPolicy", namespaced)]
 #[kube(shortname = "rlp", derive = "PartialEq", doc = "Limits for the routes of another object.")]
+#[kube(status = "RateLimitPolicyStatus")]
 #[kube(printcolumn = r#"{"name": "Kind", "type": "string", "jsonPath": ".spec.targetRef.kind"}"#)]
 #[kube(printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRef.name"}"#)]
 #[kube(printcolumn = r#"{"name": "Requests", "type": "string", "jsonPath": ".spec.limits[*].requests"}"#)]
 #[kube(printcolumn = r#"{"name": "Window", "type": "string", "jsonPath": ".spec.limits[*].window"}"#)]
+#[kube(
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#
+)]
 #[kube(printcolumn = r#"{"name": "Shadow", "type": "boolean", "jsonPath": ".spec.shadow", "priority": 1}"#)]
 #[kube(printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
@@ -54,9 +64,9 @@ pub struct RateLimitPolicySpec {
     /// Whether requests are counted and none is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
-    /// What becomes of requests while the rate limit service, or the Redis that it shares counters in, cannot be asked:
-    /// `open` lets them through, `closed` answers them 503, `local` has each replica of the service count by itself, and
-    /// lets them through where there is none. Without it the service does as it was told to.
+    /// What becomes of requests while the rate limit service cannot be asked: `open` lets them through, which is the
+    /// default, `closed` answers them 503. `local` is as `open`, but while the service is there and the Redis that it
+    /// shares counters in is not, each replica of the service counts by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["open", "closed", "local"]))]
     pub failure_mode: Option<String>,
@@ -67,6 +77,42 @@ pub struct RateLimitPolicySpec {
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: UnknownFields,
+}
+
+/// What became of a policy. Its conditions are in the shape of the Gateway API's policies; they stand here and not below
+/// an ancestor, since a policy has one target, and so `kubectl wait` finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimitPolicyStatus {
+    /// The `metadata.generation` that this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// One of each type. `Accepted` says whether the policy is in force as it is written.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<PolicyCondition>,
+}
+
+/// A condition, as Kubernetes has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyCondition {
+    /// What it is about, such as `Accepted`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
+    pub status: String,
+    /// The `metadata.generation` that this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Why, in one word: `Accepted`, `Invalid` or `TargetNotFound`.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// Since when it holds or not.
+    #[schemars(extend("format" = "date-time"))]
+    pub last_transition_time: String,
 }
 
 /// An object in the policy's namespace.
@@ -119,9 +165,52 @@ pub struct PolicyLimit {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub plans: Vec<PolicyPlan>,
+    /// What a request counts for: 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<PolicyCost>,
     /// Whether requests are counted and none is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
+/// What a request counts for: as much as a header of it says, or, when it has ended, as much as the answer says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.header), has(self.responseHeader), has(self.responseJson)].filter(given, given).size() == 1",
+        "message": "a cost is one of header, responseHeader and responseJson",
+    },
+    {"rule": "!(has(self.reserve) && has(self.header))", "message": "a reserve is for what the answer says"},
+    {
+        "rule": "!(has(self.events) && self.events) || has(self.responseJson)",
+        "message": "events are read where responseJson says what of them",
+    },
+]))]
+pub struct PolicyCost {
+    /// The request header that says it. A request without it counts 1; one where it is no whole number from 1 to 999999999
+    /// is answered 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The response header that says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_header: Option<String>,
+    /// The part of a JSON answer that says it, such as `usage.total_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"))]
+    pub response_json: Option<String>,
+    /// Whether the events of a stream (`text/event-stream`) are read for `responseJson` too. The last that has it counts.
+    /// Envoy calls its filter for this work in progress.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub events: bool,
+    /// What a request counts for until its answer has ended, and where an answer that is no error does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub reserve: Option<u32>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -143,11 +232,14 @@ pub struct PolicyWindow {
     pub unknown: UnknownFields,
 }
 
-/// Other numbers for the keys whose value begins with `prefix`, or is matched as a whole by `regex`.
+/// Other numbers for the keys whose value begins with `prefix`, is matched as a whole by `regex`, or stands in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.prefix) != has(self.regex)", "message": "a plan has one of prefix and regex"},
+    {
+        "rule": "[has(self.prefix), has(self.regex), has(self.secretRef)].filter(given, given).size() == 1",
+        "message": "a plan has one of prefix, regex and secretRef",
+    },
 ]))]
 pub struct PolicyPlan {
     /// Its name, for people.
@@ -161,6 +253,9 @@ pub struct PolicyPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub regex: Option<String>,
+    /// The Secret in which the values stand, one a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<PolicySecretRef>,
     /// Requests that a key may make in a window.
     pub requests: u32,
     /// The length of the window.
@@ -176,9 +271,29 @@ pub struct PolicyPlan {
     pub unknown: UnknownFields,
 }
 
+/// An Opaque Secret in the policy's namespace whose lines are keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The one entry of it that counts; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+    /// Fields that are not known.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: UnknownFields,
+}
+
 /// What a request above a limit is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.body) && has(self.json) && self.json)", "message": "an answer has one of body and json"},
+]))]
 pub struct PolicyAnswer {
     /// The status: one from 400 to 599 that is registered. 429 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,89 +303,18 @@ pub struct PolicyAnswer {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub headers: BTreeMap<String, String>,
+    /// The body. Its `content-type` is that of the headers; without one it is `application/json` where the body is JSON,
+    /// else `text/plain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub body: Option<String>,
+    /// Whether the body is a JSON `error` that says the limit and how many seconds to wait, in the shape of OpenAI's API.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub json: bool,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: UnknownFields,
-}
-
-/// Exactly one of these. A request that lacks what it is counted by is answered with 401.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct PolicyKey {
-    /// The value of this request header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub header: Option<String>,
-    /// The value of this cookie.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cookie: Option<String>,
-    /// The value of this query parameter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    /// The address of the client: `{}`, or `true`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-    pub client_address: Option<Value>,
-    /// The path without the query: `{}`, or `true`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-    pub path: Option<Value>,
-    /// The method: `{}`, or `true`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-    pub method: Option<Value>,
-    /// Nothing: all requests are counted together, under this name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub generic: Option<String>,
-    /// Fields that are not known.
-    #[serde(flatten)]
-    #[schemars(skip)]
-    pub unknown: UnknownFields,
-}
-
-/// The one key that a [`PolicyKey`] means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyChoice {
-    /// The address of the client.
-    ClientAddress,
-    /// The value of this header, whose name is in lower case.
-    Header(String),
-    /// The value of this cookie.
-    Cookie(String),
-    /// The value of this query parameter.
-    Query(String),
-    /// The path.
-    Path,
-    /// The method.
-    Method,
-    /// All requests, under this name.
-    Generic(String),
-}
-
-/// The keys that there are.
-const KEYS: &str =
-    "a key is one of `header`, `cookie`, `query`, `clientAddress`, `path`, `method` and `generic`";
-
-/// A key that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// It says nothing, or says two things.
-    #[error("{KEYS}")]
-    NotOne,
-    /// It says something that is not known.
-    #[error("`{0}` is no key that is known; {KEYS}")]
-    Unknown(String),
-    /// It says `clientAddress` or the like, and then something else than that it is.
-    #[error("`{0}` is `{{}}` or `true`")]
-    Marker(&'static str),
-    /// The header's name is not one.
-    #[error("`{0}` is not the name of a header")]
-    HeaderName(String),
-    /// A name that is not one.
-    #[error("`{1}` is not a name of a {0}: write letters, digits, `-`, `_` and `.`")]
-    Name(&'static str, String),
 }
 
 /// A window that cannot be used.
@@ -285,61 +329,6 @@ pub enum WindowError {
     /// It is too long.
     #[error("`{0}` is longer than the longest window, 366 days")]
     TooLong(String),
-}
-
-impl PolicyKey {
-    /// The one key that is meant.
-    ///
-    /// # Errors
-    /// When it is not exactly one that is known, or not well formed.
-    pub fn choose(&self) -> Result<KeyChoice, KeyError> {
-        if let Some(name) = self.unknown.keys().next() {
-            return Err(KeyError::Unknown(name.clone()));
-        }
-        let named = [("cookie", &self.cookie), ("query", &self.query), ("generic", &self.generic)];
-        let named = named.into_iter().filter_map(|(kind, name)| Some(named_key(kind, name.as_deref()?)));
-        let marked = [
-            ("clientAddress", &self.client_address, KeyChoice::ClientAddress),
-            ("path", &self.path, KeyChoice::Path),
-            ("method", &self.method, KeyChoice::Method),
-        ];
-        let marked = marked.into_iter().filter_map(|(kind, marker, choice)| {
-            Some(if is_marker(marker.as_ref()?) { Ok(choice) } else { Err(KeyError::Marker(kind)) })
-        });
-        let mut given = self.header.as_deref().map(header_key).into_iter().chain(named).chain(marked);
-        match (given.next(), given.next()) {
-            (Some(key), None) => key,
-            _ => Err(KeyError::NotOne),
-        }
-    }
-}
-
-fn header_key(name: &str) -> Result<KeyChoice, KeyError> {
-    let parsed = HeaderName::from_bytes(name.as_bytes());
-    parsed
-        .map(|name| KeyChoice::Header(name.as_str().to_owned()))
-        .map_err(|_| KeyError::HeaderName(name.to_owned()))
-}
-
-fn named_key(kind: &'static str, name: &str) -> Result<KeyChoice, KeyError> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(is_plain) {
-        return Err(KeyError::Name(kind, name.to_owned()));
-    }
-    let name = name.to_owned();
-    Ok(match kind {
-        "cookie" => KeyChoice::Cookie(name),
-        "query" => KeyChoice::Query(name),
-        _ => KeyChoice::Generic(name),
-    })
-}
-
-fn is_marker(value: &Value) -> bool {
-    match value {
-        Value::Bool(given) => *given,
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
 }
 
 /// So many requests in so many milliseconds.
@@ -386,11 +375,17 @@ impl RateLimitPolicySpec {
                 paths.extend(unknown.keys().map(|name| format!("spec.limits[{at}]{below}.{name}")));
             };
             add(String::new(), &limit.unknown);
+            if let Some(cost) = &limit.cost {
+                add(".cost".to_owned(), &cost.unknown);
+            }
             for (at, window) in limit.windows.iter().enumerate() {
                 add(format!(".windows[{at}]"), &window.unknown);
             }
             for (at, plan) in limit.plans.iter().enumerate() {
                 add(format!(".plans[{at}]"), &plan.unknown);
+                if let Some(secret) = &plan.secret_ref {
+                    add(format!(".plans[{at}].secretRef"), &secret.unknown);
+                }
                 for (window_at, window) in plan.windows.iter().enumerate() {
                     add(format!(".plans[{at}].windows[{window_at}]"), &window.unknown);
                 }

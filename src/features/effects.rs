@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::backend_protocol::Protocol;
 use super::cors::Cors;
+use super::cost::Cost;
 use super::fault::Fault;
 use super::retries::Retries;
 pub use crate::values::Setting;
@@ -151,6 +152,9 @@ pub struct RouteLimit {
     /// Whether it counts requests under way: each is given back when it ends.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub under_way: bool,
+    /// What a request counts for.
+    #[serde(skip_serializing_if = "Cost::is_one")]
+    pub cost: Cost,
     /// What a request above it is answered.
     pub refusal: Refusal,
     /// The policy or annotation.
@@ -169,12 +173,15 @@ pub struct Refusal {
     /// Whether requests are answered 503, rather than let through, while the rate limit service cannot be asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fail_closed: bool,
+    /// Whether Envoy does not tell clients what is left.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
 }
 
 impl Refusal {
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), fail_closed: false }
+        Self { status, headers: Vec::new(), fail_closed: false, untold: false }
     }
 }
 

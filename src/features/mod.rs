@@ -7,6 +7,7 @@ pub mod backend_protocol;
 pub mod body_size;
 pub mod canary;
 pub mod cors;
+pub mod cost;
 pub mod direct_response;
 pub mod effects;
 pub mod fault;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::{Connection, Fleet, ResponseSize};
-use crate::xds::TypeUrl;
 use crate::xds::message::{Protocol, Response};
 use crate::xds::observer::{Observer, StreamObserver};
 use crate::xds::session::{Counts, Event, Progress};
 use crate::xds::snapshot::Resources;
+use crate::xds::{Audience, TypeUrl};
 
 impl Observer for Fleet {
     fn connect(
@@ -28,6 +28,10 @@ impl StreamObserver for Connection {
 
     fn identify(&self, id: &str, cluster: &str, user_agent: String) {
         Connection::identify(self, id, cluster, user_agent);
+    }
+
+    fn is(&self, audience: Audience) {
+        Connection::is(self, audience);
     }
 
     fn on_response(&self, response: &Response, bytes: usize, now: SystemTime) {

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use serde::{Serialize, Serializer};
 
 use crate::xds::message::Protocol;
 use crate::xds::session::{Counts, Progress};
-use crate::xds::{TypeUrl, Version};
+use crate::xds::{Audience, TypeUrl, Version};
 
 /// Resources that some connected Envoy rejects, by type and name.
 pub type Rejections = OrdMap<(TypeUrl, Arc<str>), Rejection>;
@@ -35,17 +35,16 @@ pub fn changes<'r>(
 }
 
 /// A resource that some connected Envoy rejects.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
     /// The version that was rejected last.
     pub version: Version,
     /// Envoy's words.
     pub message: String,
     /// When it was rejected last.
-    #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
     /// The streams that reject it now.
-    pub streams: Vec<u64>,
+    pub streams: OrdSet<u64>,
 }
 
 /// One type of one stream, in numbers.
@@ -121,7 +120,7 @@ pub struct Rejected {
     pub at: SystemTime,
 }
 
-/// One connected Envoy.
+/// One connected Envoy, or rate limit service.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeReport {
     /// The number of its stream, unique within the process.
@@ -132,6 +131,8 @@ pub struct NodeReport {
     pub cluster: String,
     /// The name and version of its software: `envoy 1.40.0`.
     pub user_agent: String,
+    /// What it is sent.
+    pub audience: Audience,
     /// Where it connected from.
     pub address: Option<SocketAddr>,
     /// The variant of the protocol that it speaks.

@@ -51,7 +51,7 @@ fn rejections_last_until_the_last_stream_settles_or_leaves() {
     assert_eq!(rejections.borrow().get(&key).map(|r| r.streams.len()), Some(2));
     assert_eq!(fleet.nodes()[0].rejected.len(), 1);
     streams[0].on_event(&Event::Settled { type_url: key.0, name: key.1.clone() }, at(2));
-    assert_eq!(rejections.borrow().get(&key).map(|r| r.streams.clone()), Some(vec![2]));
+    assert_eq!(rejections.borrow().get(&key).map(|r| r.streams.clone()), Some(imbl::ordset![2]));
     assert!(fleet.nodes()[0].rejected.is_empty());
     drop(streams);
     assert!(rejections.borrow().is_empty() && fleet.is_empty());

@@ -19,6 +19,8 @@
 //! - a header's value and the like: `remote_address_match` with a format string and every address, since `generic_key`
 //!   reads format strings only with a runtime flag. An empty value is no value. Of several headers of the name the first
 //!   counts, so the upstream is sent that one alone;
+//! - what an answer has cost: the same descriptor with no hits, or those reserved, and again with `apply_on_stream_done` and
+//!   [`SETTLE_ENTRY`] for its first entry's name: those hits have been made, and are never refused;
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
 use std::borrow::Cow;
@@ -30,13 +32,21 @@ use imbl::OrdMap;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod wire;
+
+pub use wire::WireError;
+
 pub use crate::values::LimitKey as Key;
 use crate::values::calendar::{CalendarUnit, TimeZone};
+pub use crate::values::key_set::KeySet;
+use crate::values::key_set::{KeyDigest, key_digest};
 
 /// The RLS domain of every descriptor that names one of our limits.
 pub const DOMAIN: &str = "chancery";
 /// The name of a descriptor's first entry; its value is the limit's id.
 pub const LIMIT_ENTRY: &str = "limit";
+/// The name of the first entry of a descriptor that is no question: its hits have been made, and count whatever is left.
+pub const SETTLE_ENTRY: &str = "settle";
 /// The name of an entry that holds a counted value, where Envoy's action lets us choose one.
 pub const KEY_ENTRY: &str = "key";
 
@@ -60,6 +70,9 @@ pub struct Limit {
     /// What becomes of requests while shared counters cannot be asked; what the service was told, if nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_mode: Option<FailureMode>,
+    /// What the service answers for a request that it refuses; without it Envoy's answer has no body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
 }
 
 /// What becomes of requests while shared counters cannot be asked.
@@ -75,21 +88,44 @@ pub enum FailureMode {
     Closed,
 }
 
+/// The body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Body {
+    /// As it is.
+    Text {
+        /// The header `content-type`.
+        content_type: Arc<str>,
+        /// The body.
+        text: Arc<str>,
+    },
+    /// An `error` with a message that says the limit, and with the seconds to wait, in the shape of OpenAI's.
+    Json,
+}
+
 impl Limit {
     /// A limit that is the same for all keys.
     #[must_use]
     pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
-        Self { id, key, algorithm, plans: Vec::new(), shadow: false, failure_mode: None }
+        Self { id, key, algorithm, plans: Vec::new(), shadow: false, failure_mode: None, body: None }
+    }
+
+    /// The plan of keys of this value, if they have one.
+    #[must_use]
+    pub fn plan_for_value(&self, value: &str) -> Option<&Plan> {
+        let mut digest = None;
+        self.plans.iter().find(|plan| plan.matches.has(value, &mut digest))
     }
 
     /// The limit as it is for a key of this value; of several parts the first decides.
     #[must_use]
     pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
-        match self.plans.iter().find(|plan| plan.matches.has(value)) {
+        match self.plan_for_value(value) {
             None => Cow::Borrowed(self),
             Some(plan) => Cow::Owned(Self {
                 shadow: self.shadow,
                 failure_mode: self.failure_mode,
+                body: self.body.clone(),
                 ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
             }),
         }
@@ -116,11 +152,15 @@ pub enum KeyMatch {
     Prefix(Arc<str>),
     /// Those whose whole value matches.
     Regex(Pattern),
+    /// These.
+    Exact(KeySet),
 }
 
 impl KeyMatch {
-    fn has(&self, value: &str) -> bool {
+    /// `digest` is the value's, once somebody has asked for it.
+    fn has(&self, value: &str, digest: &mut Option<KeyDigest>) -> bool {
         match self {
+            Self::Exact(keys) => keys.has(digest.get_or_insert_with(|| key_digest(value.as_bytes()))),
             Self::Prefix(prefix) => value.starts_with(&**prefix),
             Self::Regex(pattern) => pattern.matches(value),
         }
@@ -149,6 +189,12 @@ impl Pattern {
 
     fn compile(text: &str) -> Result<Regex, regex::Error> {
         RegexBuilder::new(&format!("^(?s:{text})$")).size_limit(Self::MAX_SIZE).build()
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether it matches the whole value; one that cannot be compiled matches none.
@@ -398,22 +444,35 @@ mod tests {
         let limit = Limit {
             plans: vec![
                 plan("pro", KeyMatch::Prefix("pro_".into()), 2),
+                plan("named", KeyMatch::Exact(KeySet::of_lines(b"pro_2\nsilver")), 4),
                 plan("gold", KeyMatch::Regex(Pattern::new("gold|p.*").unwrap()), 3),
             ],
             shadow: true,
+            body: Some(Body::Json),
             ..Limit::new("l".into(), Key::Header("x-api-key".into()), window(1))
         };
-        for (value, requests) in
-            [("pro_1", 2), ("gold", 3), ("golden", 1), ("xgold", 1), ("p\n", 3), ("", 1), ("free", 1)]
-        {
+        for (value, requests) in [
+            ("pro_1", 2),
+            ("pro_2", 2),
+            ("silver", 4),
+            ("silver ", 1),
+            ("gold", 3),
+            ("golden", 1),
+            ("xgold", 1),
+            ("p\n", 3),
+            ("", 1),
+            ("free", 1),
+        ] {
             let picked = limit.for_value(value);
             assert_eq!((picked.algorithm, picked.shadow), (window(requests), true), "{value:?}");
+            assert_eq!(picked.body, Some(Body::Json));
         }
         let json = serde_json::to_value(&limit).unwrap();
-        assert_eq!(json["plans"][1]["matches"], serde_json::json!({"regex": "gold|p.*"}));
+        assert_eq!(json["plans"][2]["matches"], serde_json::json!({"regex": "gold|p.*"}));
         let read: Limit = serde_json::from_value(json).unwrap();
         assert_eq!(read, limit);
         assert_eq!(read.for_value("gold").algorithm, window(3));
+        assert_eq!(read.for_value("silver").algorithm, window(4));
         assert!(Pattern::new("(").is_err());
     }
 

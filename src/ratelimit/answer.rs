@@ -10,12 +10,13 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{
 };
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::google::protobuf::{Duration, ListValue, Struct, Value, value::Kind};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::counters::{Outcome, Role};
+use super::ietf;
 use super::service::{Headers, Options};
 use super::subject::{BACKEND_ENTRY, Limited, MODEL_ENTRY, Subject, model};
-use crate::model::limit::Algorithm;
+use crate::model::limit::{Algorithm, Body};
 
 /// A descriptor's limit with what the counters say, if it has one.
 pub(super) type Decided<'a> = (&'a Subject<'a>, Option<&'a Outcome>);
@@ -28,15 +29,55 @@ pub(super) fn answer(
     options: &Options,
 ) -> RateLimitResponse {
     let statuses: Vec<DescriptorStatus> = decided.iter().map(status).collect();
-    let headers = options.headers.as_ref().map_or_else(Vec::new, |names| headers(names, decided, &statuses));
+    let mut headers =
+        options.headers.as_ref().map_or_else(Vec::new, |names| headers(names, decided, &statuses));
+    if let Some(ietf) = options.ietf {
+        headers.extend(ietf::headers(ietf, decided, admitted));
+    }
     let metadata = options.metadata.then(|| metadata(request, decided, &statuses));
-    RateLimitResponse {
+    let mut answer = RateLimitResponse {
         overall_code: code(admitted).into(),
         statuses,
         response_headers_to_add: headers,
         dynamic_metadata: metadata,
         ..RateLimitResponse::default()
+    };
+    if !admitted && let Some((content_type, body)) = decided.iter().find_map(body) {
+        answer.raw_body = body;
+        answer.response_headers_to_add.push(header("content-type", content_type));
     }
+    answer
+}
+
+fn header(name: &str, value: String) -> HeaderValue {
+    HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }
+}
+
+/// The type and text of the body of a refusal, if this is what refuses and it has one.
+fn body((subject, outcome): &Decided<'_>) -> Option<(String, Vec<u8>)> {
+    let (Subject::Limited(limited), Some(outcome)) = (subject, outcome) else { return None };
+    if outcome.allowed || limited.is_shadow() {
+        return None;
+    }
+    Some(match limited.limit.body.as_ref()? {
+        Body::Text { content_type, text } => (content_type.to_string(), text.as_bytes().to_vec()),
+        Body::Json => {
+            let (requests, period_ms) = limited.limit.algorithm.quota();
+            let wait = whole_seconds(outcome.reset_ms).seconds;
+            let limit = match period_ms {
+                0 => format!("{requests} at once"),
+                period_ms => format!("{requests} in {} seconds", period_ms.div_ceil(1_000)),
+            };
+            let error = json!({"error": {
+                "message": format!("the rate limit of {limit} is reached; try again in {wait} seconds"),
+                "type": "rate_limit_exceeded",
+                "code": "rate_limit_exceeded",
+                "param": null,
+                "retry_after": wait,
+            }});
+            ("application/json".to_owned(), error.to_string().into_bytes())
+        }
+    })
 }
 
 fn code(allowed: bool) -> Code {
@@ -103,7 +144,7 @@ fn headers(names: &Headers, decided: &[Decided<'_>], statuses: &[DescriptorStatu
         (&names.remaining, status.limit_remaining.to_string()),
         (&names.reset, reset.to_string()),
     ]
-    .map(|(key, value)| HeaderValue { key: key.clone(), value, ..HeaderValue::default() })
+    .map(|(key, value)| header(key, value))
     .into()
 }
 

@@ -5,13 +5,15 @@
 //! | `/json` | a request in protobuf JSON, answered 200, or 429 where it is over a limit; 400 where it is none, 500 where it cannot be decided |
 //! | `/rlconfig` | the rules in force, a line each |
 //! | `/healthcheck` | 200 `OK` |
+//! | `/debug/ratelimits` | limits and rules, what was decided by them, the keys with the most hits, the counters |
+//! | `/metrics` | metrics |
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Json, Router};
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use prost::{Message as _, Name};
@@ -21,10 +23,14 @@ use super::counters::Counters;
 use super::envoyproxy::dump;
 use super::service::RateLimit;
 use crate::descriptors;
+use crate::exposition::CONTENT_TYPE;
 
-/// Health alone, which anybody may ask for.
-pub fn health() -> Router {
-    Router::new().route("/healthcheck", get(async || "OK"))
+/// Health and metrics, which anybody may ask for.
+pub fn for_machines<C: Counters>(service: RateLimit<C>) -> Router {
+    Router::new()
+        .route("/healthcheck", get(async || "OK"))
+        .route("/metrics", get(metrics::<C>))
+        .with_state(service)
 }
 
 /// Everything.
@@ -33,8 +39,16 @@ pub fn router<C: Counters>(service: RateLimit<C>) -> Router {
     Router::new()
         .route("/json", any(json::<C>))
         .route("/rlconfig", get(rlconfig))
-        .with_state(service)
-        .merge(health())
+        .route("/debug/ratelimits", get(async |State(service): State<RateLimit<C>>| Json(service.report())))
+        .with_state(service.clone())
+        .merge(for_machines(service))
+}
+
+async fn metrics<C: Counters>(State(service): State<RateLimit<C>>) -> Response {
+    match service.metrics() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 async fn json<C: Counters>(State(service): State<RateLimit<C>>, body: Bytes) -> Response {

@@ -10,18 +10,20 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture, try_join_all};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use super::counters::redis::{OpenError, RedisOptions};
 use super::counters::{Counters, Store};
-use super::envoyproxy::Rules;
 use super::envoyproxy::follow::Follower;
+use super::envoyproxy::{Reading, Rules};
+use super::http;
+use super::quota::{self, Access};
+use super::remote::{Server as ManagementServer, follow, follow_config};
+use super::saved::Keeper;
 use super::service::{Options, RateLimit};
-use super::{http, remote};
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
@@ -42,10 +44,12 @@ pub struct Listeners {
     pub calls: Calls,
     /// Mutual TLS for them, not for a socket on this machine; none means plain.
     pub tls: Option<MutualTls>,
-    /// For probes: health alone, in plain.
+    /// For probes and monitoring: health and metrics, in plain.
     pub health: Option<TcpListener>,
-    /// For those who speak no gRPC: `/json`, `/rlconfig` and health, in plain.
+    /// For those who speak no gRPC: everything of [`http`], in plain.
     pub http: Option<TcpListener>,
+    /// Who may ask there for what single keys have left; nobody can without.
+    pub quota: Option<Access>,
 }
 
 /// Where Envoys call.
@@ -100,8 +104,9 @@ pub async fn serve<C: Counters>(
         listener
             .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
     };
-    let probes = also(listeners.health, http::health());
-    let http = also(listeners.http, http::router(service));
+    let probes = also(listeners.health, http::for_machines(service.clone()));
+    let quota = listeners.quota.map(|access| quota::router(service.clone(), access));
+    let http = also(listeners.http, http::router(service).merge(quota.unwrap_or_default()));
     let drained = async {
         shutdown.clone().await;
         tokio::time::sleep(DRAIN_WITHIN).await;
@@ -125,71 +130,87 @@ fn plain(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
+/// What a management server is followed for.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Limits of a control plane of ours.
+    Limits,
+    /// The rules of envoyproxy/ratelimit, in place of a folder.
+    Rules(Reading),
+}
+
 /// Where the limits of a service of its own come from.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The control plane whose debug endpoint is at this `HOST:PORT`.
-    pub server: Option<String>,
+    /// A management server, and what it is followed for.
+    pub xds: Option<(ManagementServer, Kind)>,
     /// A folder of rules, and who follows it.
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
     pub options: Options,
-    /// Where the counters are, if not in this process.
-    pub redis: Option<RedisOptions>,
+    /// The counters.
+    pub store: Store,
+    /// Where those of quotas of a day and more are kept, if they are in this process.
+    pub keeper: Option<Keeper>,
 }
 
 /// The service alone, with its limits followed from elsewhere. Calls are taken once the
 /// first set of limits has come.
 ///
 /// # Errors
-/// When the address cannot be a part of a URL, there can be no such Redis, or a listener fails.
+/// When a listener fails.
 pub async fn alone(
     listeners: Listeners,
     sources: Sources,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), AloneError> {
+) -> Result<(), tonic::transport::Error> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
-    let from_server = sources.server.is_some();
-    let follow = sources.server.map(|server| remote::follow(&server, sender)).transpose()?;
     let (follower, rules) = sources.folder.unzip();
-    let store = Arc::new(Store::open(sources.redis)?);
-    let counters = store.clone();
-    let rules = rules.unwrap_or_else(|| watch::channel(Arc::default()).1);
+    let (rules_sender, sent_rules) = watch::channel(Arc::default());
+    let mut rules = rules.unwrap_or(sent_rules);
+    let kind = sources.xds.as_ref().map(|(_, kind)| *kind);
+    let following: Option<BoxFuture<'_, ()>> = sources.xds.map(|(server, kind)| match kind {
+        Kind::Limits => follow(server, sender).boxed(),
+        Kind::Rules(reading) => follow_config(server, reading, rules_sender).boxed(),
+    });
+    let store = Arc::new(sources.store);
+    let (served, nobody_calls) = oneshot::channel::<()>();
+    let keep = sources.keeper.map(|keeper| keeper.run(nobody_calls.map(drop)));
     let serving = async {
-        if from_server {
-            tokio::select! {
-                _ = limits.changed() => {}
-                () = shutdown.clone() => return Ok(()),
+        let known = async {
+            match kind {
+                None => true,
+                Some(Kind::Limits) => limits.changed().await.is_ok(),
+                Some(Kind::Rules(_)) => rules.changed().await.is_ok(),
             }
-            tracing::info!(limits = limits.borrow_and_update().len(), "the limits are known; serving");
+        };
+        tokio::select! {
+            _ = known => {}
+            () = shutdown.clone() => return Ok(()),
         }
+        tracing::info!("the limits are known; serving");
         store.ready().await;
         let service = RateLimit::new(limits, store.clone(), Arc::default());
         let served = serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await;
         store.close().await;
         served
     };
-    tokio::select! {
-        served = serving => served.map_err(AloneError::from),
-        () = counters.run() => Ok(()),
-        Some(()) = OptionFuture::from(follow) => Ok(()),
-        Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
-    }
-}
-
-/// Why the service cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum AloneError {
-    /// The control plane's address is not one.
-    #[error(transparent)]
-    Server(#[from] remote::AddressError),
-    /// There can be no such Redis.
-    #[error(transparent)]
-    Redis(#[from] OpenError),
-    /// A listener failed.
-    #[error("the rate limit service's listener failed")]
-    Listener(#[from] tonic::transport::Error),
+    let following = async {
+        tokio::select! {
+            served = serving => served,
+            () = store.run() => Ok(()),
+            Some(()) = OptionFuture::from(following) => Ok(()),
+            Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
+        }
+    };
+    // Counters are written once more when no call can change them.
+    let all = async {
+        let ended = following.await;
+        drop(served);
+        ended
+    };
+    futures::join!(all, OptionFuture::from(keep)).0
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ struct Rig {
     health: std::net::SocketAddr,
     http: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), AloneError>>,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Rig {
@@ -43,7 +43,13 @@ impl Rig {
         let (health, http) = (port().await, port().await);
         let addresses = [health.local_addr().unwrap(), http.local_addr().unwrap()];
         let calls = Calls::Unix(UnixListener::bind(socket(folder.path())).unwrap());
-        let listeners = Listeners { calls, tls: None, health: Some(health), http: Some(http) };
+        let listeners = Listeners {
+            calls,
+            tls: None,
+            health: Some(health),
+            http: Some(http),
+            quota: Access::new(None, true).ok(),
+        };
         let rules = Follower::open(folder.path().join("rules.yaml"), Reading::default()).unwrap();
         let sources = Sources { folder: Some(rules), ..Sources::default() };
         let (stop, stopped) = oneshot::channel::<()>();

@@ -8,6 +8,7 @@
 //! looked up in the rules of a folder ([`super::envoyproxy`]), if there is one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -15,9 +16,13 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::answer::{self, Decided};
-use super::counters::{Ask, Counters, Outcome, admitted};
+use super::counters::{Ask, Counters, Outcome, Role, admitted};
 use super::decisions::Decisions;
 use super::envoyproxy::Rules;
+use super::ietf::Ietf;
+use super::metrics;
+use super::quota::{Covered, Grants};
+use super::report::{self, Origins, Report};
 use super::subject::{Origin, Subject, subjects};
 use crate::model::limit::{DOMAIN, LimitSet};
 
@@ -28,6 +33,8 @@ pub struct Options {
     pub modes: Modes,
     /// The names of headers that tell clients what is left; none are sent without.
     pub headers: Option<Headers>,
+    /// What clients are told in the headers of the IETF's draft, if anything.
+    pub ietf: Option<Ietf>,
     /// Whether the dynamic metadata says of what there is some left.
     pub metadata: bool,
 }
@@ -58,6 +65,7 @@ pub struct RateLimit<C> {
     rules: watch::Receiver<Arc<Rules>>,
     counters: Arc<C>,
     decisions: Arc<Decisions>,
+    grants: Arc<Grants>,
     options: Arc<Options>,
 }
 
@@ -68,6 +76,7 @@ impl<C> Clone for RateLimit<C> {
             rules: self.rules.clone(),
             counters: self.counters.clone(),
             decisions: self.decisions.clone(),
+            grants: self.grants.clone(),
             options: self.options.clone(),
         }
     }
@@ -78,7 +87,7 @@ impl<C: Counters> RateLimit<C> {
     /// `decisions`.
     pub fn new(limits: watch::Receiver<Arc<LimitSet>>, counters: Arc<C>, decisions: Arc<Decisions>) -> Self {
         let rules = watch::channel(Arc::default()).1;
-        Self { limits, rules, counters, decisions, options: Arc::default() }
+        Self { limits, rules, counters, decisions, grants: Arc::default(), options: Arc::default() }
     }
 
     /// The same with rules for other domains.
@@ -93,28 +102,65 @@ impl<C: Counters> RateLimit<C> {
         self.rules.borrow().clone()
     }
 
+    pub(super) fn limits(&self) -> Arc<LimitSet> {
+        self.limits.borrow().clone()
+    }
+
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    pub(super) fn counters(&self) -> &C {
+        &self.counters
+    }
+
+    pub(super) fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// What was decided, the limits in force and the keys with the most hits.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let limits = self.limits();
+        report::report(&self.decisions, &limits, &self.rules(), &Origins::new(), self.counters.state())
+    }
+
+    /// The metrics as text.
+    ///
+    /// # Errors
+    /// When the text cannot be written.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        metrics::text(self.decisions.clone(), self.rules(), self.counters.state())
+    }
+
     /// Decides on one request.
     ///
     /// # Errors
     /// When the request is none that can be decided, or the counters are not available.
     pub async fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
+        let begun = Instant::now();
+        let answer = self.decide_untimed(request).await;
+        self.decisions.observe(begun.elapsed());
+        answer
+    }
+
+    async fn decide_untimed(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         if request.domain.is_empty() {
             return Err(Status::invalid_argument("rate limit domain must not be empty"));
         }
         if request.descriptors.is_empty() && request.domain != DOMAIN {
             return Err(Status::invalid_argument("rate limit descriptor list must not be empty"));
         }
-        let (limits, rules) = (self.limits.borrow().clone(), self.rules());
+        let (limits, rules) = (self.limits(), self.rules());
         let subjects = subjects(&limits, &rules, request, self.options.modes)?;
-        let asks: Vec<Ask<'_>> = subjects
+        let mut asks: Vec<Ask<'_>> = subjects
             .iter()
             .filter_map(|subject| match subject {
                 Subject::Limited(limited) => Some(limited.ask()),
                 _ => None,
             })
             .collect();
-        let outcomes = self.count(&asks).await?;
-        let allowed = admitted(asks.iter().zip(&outcomes).map(|(ask, outcome)| (ask.role, outcome.allowed)));
+        let (outcomes, allowed) = self.count(&mut asks).await?;
         let mut answers = outcomes.iter();
         let decided: Vec<Decided<'_>> = subjects
             .iter()
@@ -127,14 +173,31 @@ impl<C: Counters> RateLimit<C> {
         Ok(answer::answer(request, &decided, allowed, &self.options))
     }
 
-    async fn count(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Status> {
+    /// What the counters say of each ask, and whether the request goes through. What a key was granted is used first.
+    async fn count(&self, asks: &mut [Ask<'_>]) -> Result<(Vec<Outcome>, bool), Status> {
         if asks.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), true));
         }
-        self.counters.decide(asks).await.map_err(|error| {
+        let roles: Vec<Role> = asks.iter().map(|ask| ask.role).collect();
+        let covered = match self.grants.is_empty() {
+            true => Covered::default(),
+            false => Covered::take(&self.grants, asks, |ask| {
+                self.decisions.top.fingerprint(&ask.limit.id, ask.key)
+            }),
+        };
+        let counted = self.counters.decide(asks).await;
+        let mut outcomes = counted.map_err(|error| {
+            covered.give_back(&self.grants);
             self.decisions.count_failed();
             Status::unavailable(error.to_string())
-        })
+        })?;
+        covered.allow(&mut outcomes);
+        let allowed = admitted(roles.iter().zip(&outcomes).map(|(role, outcome)| (*role, outcome.allowed)));
+        if !allowed {
+            covered.give_back(&self.grants);
+        }
+        covered.add_left(&self.grants, &mut outcomes);
+        Ok((outcomes, allowed))
     }
 
     fn tally(&self, limits: &LimitSet, decided: &[Decided<'_>], allowed: bool) {
@@ -143,14 +206,14 @@ impl<C: Counters> RateLimit<C> {
             match (subject, outcome) {
                 (Subject::Limited(limited), Some(outcome)) if allowed || !outcome.allowed => {
                     match limited.origin {
-                        Origin::Rule(rule) => rule.tally.count(outcome.allowed),
-                        Origin::Ours => {
-                            self.decisions.count_limit(limits, &limited.limit.id, outcome.allowed)
-                        }
-                        Origin::Caller => {}
+                        Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
+                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome),
+                        Origin::Caller | Origin::Settled => {}
                     }
                 }
-                (Subject::Unlimited(rule), _) if allowed => rule.tally.count(true),
+                (Subject::Unlimited(rule), _) if allowed => {
+                    self.decisions.count_tally(&rule.tally, true, Role::Binding);
+                }
                 (Subject::Unknown, _) => self.decisions.count_unknown(),
                 _ => {}
             }

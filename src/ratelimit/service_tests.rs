@@ -6,9 +6,8 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, 
 use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::*;
-use crate::model::limit::{Algorithm, Key, Limit};
-use crate::ratelimit::counters::Store;
-use crate::ratelimit::counters::memory::{Memory, Usage};
+use crate::model::limit::{Algorithm, Body, Key, Limit, SETTLE_ENTRY};
+use crate::ratelimit::counters::memory::Memory;
 
 /// Long periods, so that no test depends on how fast it runs.
 fn limits() -> LimitSet {
@@ -91,8 +90,9 @@ async fn every_descriptor_has_its_status_in_order_and_a_refusal_charges_nothing(
     assert_eq!((hourly.requests_per_unit, hourly.unit()), (100, Unit::Hour));
     assert_eq!(answer.statuses[1].current_limit, None);
     assert_eq!(answer.statuses[2].current_limit.as_ref().unwrap().unit(), Unit::Unknown);
-    let report = rig.service.decisions.report(&limits(), Usage::default(), Store::default().state());
-    let counted: Vec<_> = report.limits.iter().map(|l| (&*l.limit.id, l.allowed, l.denied)).collect();
+    let report = rig.service.report();
+    let counted: Vec<_> =
+        report.limits.iter().map(|l| (&*l.limit.id, l.decided.allowed, l.decided.denied)).collect();
     assert_eq!(counted, [("bucket", 0, 0), ("five", 5, 2), ("hourly", 5, 0), ("none", 0, 0)]);
     assert_eq!((report.totals.allowed, report.totals.denied, report.totals.unknown), (5, 2, 7));
 }
@@ -146,4 +146,71 @@ async fn a_new_set_of_limits_holds_at_once_and_keeps_the_counters_of_the_old() {
     assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (true, vec![0]));
     assert_eq!(rig.left(1, vec![descriptor("new", "k")]).await, (false, vec![0]));
     assert_eq!(rig.ask(1, vec![descriptor("hourly", "k")]).await.statuses[0].current_limit, None);
+}
+
+#[tokio::test]
+async fn the_keys_with_the_most_hits_are_told_and_no_credential() {
+    let rig = Rig::new();
+    let mut next = limits();
+    let algorithm = Algorithm::FixedWindow { requests: 1, window_ms: 60_000_000 };
+    next.insert(Limit::new("keyed".into(), Key::Header("x-api-key".into()), algorithm));
+    rig.limits.send_replace(Arc::new(next));
+    rig.ask(1, vec![descriptor("keyed", "hunter2")]).await;
+    rig.ask(1, vec![descriptor("keyed", "hunter2")]).await;
+    rig.ask(5, vec![descriptor("five", "192.0.2.7")]).await;
+    let report = rig.service.report();
+    let keys: Vec<_> =
+        report.keys.iter().map(|key| (&*key.limit, &*key.key[0], key.hits, key.denied)).collect();
+    assert_eq!(keys, [("five", "192.0.2.7", 5, 0), ("keyed", "[redacted]", 2, 1)]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(!json.to_string().contains("hunter2"), "{json}");
+    assert_eq!(json["keys"][1]["fingerprint"].as_str().unwrap().len(), 16);
+    assert_eq!((&json["limits"][3]["id"], &json["limits"][3]["denied"]), (&"keyed".into(), &1.into()));
+    assert_eq!(json["store"]["kind"], "memory");
+}
+
+/// What an answer has cost counts though there is less left, and is no decision: the next request is refused.
+#[tokio::test]
+async fn settled_hits_are_never_refused() {
+    let rig = Rig::new();
+    let settled = |n, negative| {
+        let mut descriptor = hits(n, descriptor("five", "a"));
+        descriptor.entries[0].key = SETTLE_ENTRY.into();
+        RateLimitDescriptor { is_negative_hits: negative, ..descriptor }
+    };
+    let probe = || vec![hits(0, descriptor("five", "a"))];
+    assert_eq!(rig.left(0, probe()).await, (true, vec![5]));
+    assert!(rig.left(0, vec![settled(3, false), settled(0, true)]).await.0);
+    assert_eq!(rig.left(0, probe()).await, (true, vec![2]));
+    assert!(rig.left(0, vec![settled(9, false), settled(0, true)]).await.0);
+    assert_eq!(rig.left(0, probe()).await, (false, vec![0]));
+    assert!(rig.left(0, vec![settled(0, false), settled(8, true)]).await.0);
+    assert_eq!(rig.left(0, probe()).await, (true, vec![1]));
+    assert_eq!(rig.service.report().limits[1].decided.denied, 1, "one probe was refused");
+}
+
+/// The body of a refusal is that of the limit that refuses; there is none where nothing is refused.
+#[tokio::test]
+async fn refusals_have_the_bodies_of_their_limits() {
+    let rig = Rig::new();
+    let with = |id: &str, body, shadow| Limit { body, shadow, ..limits().get(id).unwrap().clone() };
+    let text = Body::Text { content_type: "text/html".into(), text: "<p>".into() };
+    rig.limits.send_replace(Arc::new(LimitSet::from_iter([
+        with("five", Some(text), false),
+        with("none", Some(Body::Json), false),
+        with("bucket", Some(Body::Json), true),
+    ])));
+    let ask = async |ids: &[&str], n| {
+        let answer = rig.ask(0, ids.iter().map(|id| hits(n, descriptor(id, "a"))).collect()).await;
+        let headers = answer.response_headers_to_add.into_iter().map(|header| (header.key, header.value));
+        (String::from_utf8(answer.raw_body).unwrap(), headers.collect::<Vec<_>>())
+    };
+    let kind = |kind: &str| vec![("content-type".to_owned(), kind.to_owned())];
+    assert_eq!(ask(&["five"], 1).await, (String::new(), vec![]));
+    assert_eq!(ask(&["bucket", "five"], 100).await, ("<p>".to_owned(), kind("text/html")));
+    let (body, headers) = ask(&["five", "none"], 1).await;
+    assert_eq!(headers, kind("application/json"));
+    let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(error["error"]["type"], "rate_limit_exceeded");
+    assert!(error["error"]["message"].as_str().unwrap().contains("0 in 1 seconds"), "{body}");
 }

@@ -14,7 +14,7 @@ use super::counters::{Ask, Hits, Role};
 use super::envoyproxy::{Compatible, Rule, Rules};
 use super::envoyproxy::{counted, window, window_of};
 use super::service::Modes;
-use crate::model::limit::{DOMAIN, LIMIT_ENTRY, Limit, LimitSet};
+use crate::model::limit::{DOMAIN, LIMIT_ENTRY, Limit, LimitSet, SETTLE_ENTRY};
 
 /// What a descriptor comes to.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(super) struct Limited<'a> {
 pub(super) enum Origin<'a> {
     /// One of our own.
     Ours,
+    /// One of our own, and the hits have been made.
+    Settled,
     /// Of a rule.
     Rule(&'a Rule),
     /// The caller sent it along.
@@ -54,7 +56,7 @@ impl<'a> Limited<'a> {
     pub(super) fn rule(&self) -> Option<&'a Rule> {
         match self.origin {
             Origin::Rule(rule) => Some(rule),
-            Origin::Ours | Origin::Caller => None,
+            Origin::Ours | Origin::Settled | Origin::Caller => None,
         }
     }
 
@@ -101,14 +103,16 @@ fn subject<'a>(
     };
     if let Some((first, key)) = descriptor.entries.split_first()
         && request.domain == DOMAIN
-        && first.key == LIMIT_ENTRY
+        && [LIMIT_ENTRY, SETTLE_ENTRY].contains(&&*first.key)
     {
-        let hits = hits(request, descriptor, Compatible::default());
-        let limit = limits.get(&first.value);
-        return Ok(limit.map_or(Subject::Unknown, |limit| {
+        let settled = first.key == SETTLE_ENTRY;
+        let origin = if settled { Origin::Settled } else { Origin::Ours };
+        let hits = hits(request, descriptor, Compatible { charge: settled, ..Compatible::default() });
+        if let Some(limit) = limits.get(&first.value) {
             let limit = limit.for_value(key.first().map_or("", |entry| &entry.value));
-            limited(limit, Cow::Borrowed(key), hits, Origin::Ours)
-        }));
+            return Ok(limited(limit, Cow::Borrowed(key), hits, origin));
+        }
+        // Rules may have the domain too, where they are followed from a control plane.
     }
     let hits = hits(request, descriptor, rules.reading().compatible);
     if let Some(own) = descriptor.limit.as_ref().filter(|_| rules.has_domain(&request.domain)) {
@@ -200,6 +204,7 @@ fn give_roles<'a>(subjects: &mut [Subject<'_>], descriptors: &'a [RateLimitDescr
         let Subject::Limited(limited) = subject else { continue };
         limited.role = match () {
             () if modes.shadow || limited.is_shadow() => Role::Shadow,
+            () if matches!(limited.origin, Origin::Settled) => Role::Shadow,
             () if is_quota(limited) => {
                 let group = group(descriptor);
                 let known = groups.iter().position(|known| *known == group);

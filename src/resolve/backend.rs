@@ -75,15 +75,16 @@ pub(crate) enum Port<'a> {
 pub(crate) struct Upstream {
     /// The protocol; none leaves it to the Service port's `appProtocol`.
     pub(crate) protocol: Option<Protocol>,
-    /// Whether the protocol may be in the port's name (`grpc-web`), as Istio has it.
-    pub(crate) protocol_by_port_name: bool,
+    /// Whether Services are read as Istio does: the protocol may be in the port's name (`grpc-web`), and behind an
+    /// ExternalName it is `port` that counts, not `targetPort`.
+    pub(crate) istio: bool,
     /// Longest time for a connection to be made.
     pub(crate) connect_timeout: Duration,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { protocol: None, protocol_by_port_name: false, connect_timeout: DEFAULT_CONNECT }
+        Self { protocol: None, istio: false, connect_timeout: DEFAULT_CONNECT }
     }
 }
 
@@ -180,7 +181,8 @@ fn resolve(
             return None;
         }
         let port = match find(service, port) {
-            Some(found) => Port::Number(checked_number(draft, at, namespace, name, found)?),
+            Some(found) if upstream.istio => Port::Number(checked_number(draft, at, namespace, name, found)?),
+            Some(found) => Port::Number(target_port(draft, at, namespace, name, found)?),
             None => port,
         };
         return by_host(draft, at, target, port, upstream, aliases - 1);
@@ -191,8 +193,7 @@ fn resolve(
     };
     let number = checked_number(draft, at, namespace, name, found)?;
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number };
-    let by_name =
-        || upstream.protocol_by_port_name.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
+    let by_name = || upstream.istio.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
     let protocol = upstream
         .protocol
         .or_else(|| Protocol::from_app_protocol(found.app_protocol.as_deref()?))
@@ -276,6 +277,25 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
 }
 
 /// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.
+/// The port behind an ExternalName: to ingress-nginx it is the `targetPort` where that is a number.
+fn target_port(
+    draft: &mut Draft<'_>,
+    at: At<'_>,
+    namespace: &str,
+    name: &str,
+    port: &ServicePort,
+) -> Option<u16> {
+    let Some(IntOrString::Int(target)) = port.target_port else {
+        return checked_number(draft, at, namespace, name, port);
+    };
+    let number = port_number(target);
+    if number.is_none() {
+        let problem = format!("Service {namespace}/{name} has targetPort {target}, which is not {PORT_FORM}");
+        at.error(draft, "InvalidPort", problem);
+    }
+    number
+}
+
 fn checked_number(
     draft: &mut Draft<'_>,
     at: At<'_>,

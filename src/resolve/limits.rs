@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::draft::Draft;
+use crate::features::cost::Cost;
 use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
 use crate::features::snippets::Branch;
@@ -22,6 +23,7 @@ pub(crate) fn of_annotations(
     limits: &RequestLimits,
     effects: &mut Effects,
 ) {
+    let untold = !draft.settings.envoy_limit_headers;
     let mut add = |name: &str, origin: &Origin, status: u16, algorithm: Algorithm| {
         let id: Arc<str> = format!("{key}/{name}").into();
         draft.limit(Limit::new(id.clone(), Key::ClientAddress, algorithm));
@@ -30,7 +32,8 @@ pub(crate) fn of_annotations(
             key: Key::ClientAddress,
             exempt: limits.exempt.clone(),
             under_way: matches!(algorithm, Algorithm::Concurrency { .. }),
-            refusal: Refusal::status(status),
+            cost: Cost::One,
+            refusal: Refusal { untold, ..Refusal::status(status) },
             origin: origin.clone(),
         });
     };
@@ -61,6 +64,7 @@ pub(crate) fn of_annotations(
 pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, effects: &mut Effects) {
     effects.guards.extend(branch.guards.iter().cloned());
     effects.response_headers.extend(branch.response_headers.iter().cloned());
+    let untold = !draft.settings.envoy_limit_headers;
     for limit in &branch.limits {
         let id: Arc<str> = limit.id.as_str().into();
         if let Key::Header(name) = &limit.key {
@@ -73,7 +77,8 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             key: limit.key.clone(),
             exempt: Vec::new(),
             under_way: false,
-            refusal: Refusal::status(limit.status.unwrap_or(status)),
+            cost: Cost::One,
+            refusal: Refusal { untold, ..Refusal::status(limit.status.unwrap_or(status)) },
             origin: limit.origin.clone(),
         });
     }

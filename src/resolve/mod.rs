@@ -7,6 +7,7 @@ mod backend;
 mod canary;
 mod class;
 mod conflict;
+mod costs;
 mod draft;
 mod endpoints;
 mod ingress;

@@ -34,7 +34,7 @@ pub fn object(view: &View<'_>, settings: &Settings, key: &ObjectKey) -> (bool, F
             }
         }
         Object::RateLimitPolicy(policy) => {
-            check_target(view, key, policy, &mut findings);
+            check_target(view, settings, key, policy, &mut findings);
             if policy.spec.limits.is_empty() {
                 let message =
                     "has no limit, so the policy has no effect; a limit is a key, requests and a window";
@@ -58,7 +58,13 @@ fn check_host(key: &ObjectKey, host: &str, field: String, findings: &mut Finding
 }
 
 /// A policy without its target would be a quota that nobody keeps.
-fn check_target(view: &View<'_>, key: &ObjectKey, policy: &RateLimitPolicy, findings: &mut Findings) {
+fn check_target(
+    view: &View<'_>,
+    settings: &Settings,
+    key: &ObjectKey,
+    policy: &RateLimitPolicy,
+    findings: &mut Findings,
+) {
     let target = &policy.spec.target_ref;
     let Ok(kind @ (Kind::Ingress | Kind::VirtualService)) = target.kind.parse() else {
         let message =
@@ -66,7 +72,13 @@ fn check_target(view: &View<'_>, key: &ObjectKey, policy: &RateLimitPolicy, find
         findings.error(key, "spec.targetRef.kind", "UnsupportedTarget", message);
         return;
     };
-    match view.object(&ObjectKey::new(kind, key.namespace.clone(), target.name.as_str())) {
+    let target_key = ObjectKey::new(kind, key.namespace.clone(), target.name.as_str());
+    let served = |object: &Object| match object {
+        // What is wrong with its class is said of itself.
+        Object::Ingress(it) => class::claims(view, settings, &target_key, it, &mut Findings::default()),
+        _ => true,
+    };
+    match view.object(&target_key) {
         None => {
             let message = format!(
                 "{kind} {}/{} does not exist; the policy has no effect until it does",
@@ -80,6 +92,13 @@ fn check_target(view: &View<'_>, key: &ObjectKey, policy: &RateLimitPolicy, find
                 key.namespace, target.name
             );
             findings.error(key, "spec.targetRef.name", "TargetIsCanary", message);
+        }
+        Some(stored) if !served(&stored.object) => {
+            let message = format!(
+                "{kind} {}/{} is of a class that is not served here; the policy has no effect",
+                key.namespace, target.name
+            );
+            findings.error(key, "spec.targetRef.name", "TargetNotServed", message);
         }
         Some(_) => {}
     }

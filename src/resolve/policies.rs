@@ -3,19 +3,26 @@
 //! A request without what a limit counts by is answered 401: no key must not mean no limit. Nor must a limit that cannot be
 //! read: all requests are answered 503. A limit in shadow refuses nothing, whatever is wrong with it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::costs;
 use super::draft::Draft;
 use super::limits::count_first;
 use crate::crd::rate_limit_policy::{
-    KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, RateLimitPolicySpec,
+    KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
 };
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal, RouteLimit};
+use crate::features::cost::{Cost, Told};
+use crate::features::effects::{
+    Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
+};
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, FailureMode, Key, KeyMatch, Limit, Pattern, Plan};
+use crate::model::limit::{Algorithm, Body, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use crate::settings::Settings;
+use crate::values::host::full_name;
 use crate::values::matching::{HeaderMatch, TextMatch};
-use crate::values::{Findings, ObjectKey, Origin, header, pattern};
+use crate::values::{Findings, HostName, Kind, ObjectKey, Origin, header, pattern};
 
 const SECOND_MS: u64 = 1000;
 const TOO_MANY_REQUESTS: u16 = 429;
@@ -25,18 +32,17 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
     let policies: Vec<_> = draft.view.rate_limit_policies(key).collect();
     for (policy_key, policy) in policies {
         let target = &policy.spec.target_ref;
-        let elsewhere = target.host.as_deref().is_some_and(|host| !names(host, draft));
+        let elsewhere = target.host.as_deref().is_some_and(|host| !names(key, host, draft));
         if elsewhere || target.route.as_deref() != route {
             continue;
         }
-        let terms = terms(policy_key, &policy.spec, &mut draft.findings);
+        let mut terms = terms(policy_key, &policy.spec, &mut draft.findings);
+        terms.refusal.untold = !draft.settings.envoy_limit_headers;
         let mut ids = Ids::default();
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
             let shadow = policy.spec.shadow || limit.shadow;
-            let failure_mode = failure_mode(&policy.spec);
-            let builder = Builder { draft, origin: &origin, terms: &terms, failure_mode, shadow, effects };
-            builder.limit(limit, &mut ids);
+            Builder { draft, origin: &origin, terms: &terms, shadow, effects }.limit(limit, &mut ids);
         }
     }
 }
@@ -54,9 +60,18 @@ pub(crate) fn any(draft: &Draft<'_>, key: &ObjectKey, route: &str) -> bool {
         .any(|(_, policy)| policy.spec.target_ref.route.as_deref() == Some(route))
 }
 
-/// Whether the host is the draft's.
-fn names(host: &str, draft: &Draft<'_>) -> bool {
-    crate::values::HostName::parse(host).is_ok_and(|host| host == *draft.host)
+/// Whether the host of an object is the draft's, or the wildcard that the draft's deeper names are of.
+fn names(key: &ObjectKey, host: &str, draft: &Draft<'_>) -> bool {
+    let host = HostName::parse(&whole(key, host, draft.settings));
+    host.is_ok_and(|host| host == *draft.host || Some(host) == draft.host.shallow())
+}
+
+/// A host as its object means it: in a VirtualService a short name is that of a Service.
+fn whole<'h>(key: &ObjectKey, host: &'h str, settings: &Settings) -> Cow<'h, str> {
+    match key.kind {
+        Kind::VirtualService => full_name(host, &key.namespace, &settings.cluster_domain),
+        _ => host.into(),
+    }
 }
 
 /// Says what of the policies that target an object has no effect, whatever the route. `hosts` and `routes` are those that
@@ -69,54 +84,95 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
             findings.warning(policy_key, path, "UnknownField", "is not a field of a RateLimitPolicy");
         }
         let target = &policy.spec.target_ref;
-        for (field, wanted, there) in [("host", &target.host, hosts), ("route", &target.route, routes)] {
-            let Some(wanted) = wanted.as_deref().filter(|wanted| !there.contains(wanted)) else { continue };
+        let settings = draft.settings;
+        let has_host = |wanted: &str| {
+            hosts.iter().any(|host| whole(key, host, settings) == whole(key, wanted, settings))
+        };
+        let has_route = |wanted: &str| routes.contains(&wanted);
+        let unmet = [
+            ("host", target.host.as_deref().filter(|host| !has_host(host))),
+            ("route", target.route.as_deref().filter(|route| !has_route(route))),
+        ];
+        for (field, wanted) in unmet {
+            let Some(wanted) = wanted else { continue };
             let message = format!("{key} has no {field} {wanted:?}; the policy limits nothing");
             findings.error(policy_key, format!("spec.targetRef.{field}"), "NoTarget", message);
         }
     }
 }
 
-/// What becomes of requests while nobody can be asked, if the policy says so.
-fn failure_mode(spec: &RateLimitPolicySpec) -> Option<FailureMode> {
-    spec.failure_mode.as_deref().map(|mode| match mode {
-        "open" => FailureMode::Open,
-        "local" => FailureMode::Local,
-        _ => FailureMode::Closed,
-    })
+/// What holds for all limits of a policy.
+struct Terms {
+    refusal: Refusal,
+    failure_mode: Option<FailureMode>,
+    body: Option<Body>,
 }
 
-/// What holds for all limits of a policy.
-fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Refusal {
-    let fail_closed = match spec.failure_mode.as_deref() {
-        None | Some("open" | "local") => false,
-        Some("closed") => true,
-        Some(other) => {
+fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
+    let failure_mode = spec.failure_mode.as_deref().map(|written| match written {
+        "open" => FailureMode::Open,
+        "closed" => FailureMode::Closed,
+        "local" => FailureMode::Local,
+        other => {
             let message = format!("{other:?} is none of open, closed and local, and read as closed");
             findings.error(policy, "spec.failureMode", "InvalidFailureMode", message);
-            true
+            FailureMode::Closed
         }
+    });
+    let answer = spec.answer.clone().unwrap_or_default();
+    let mut problem = |field: &str, message: String| {
+        findings.error(policy, format!("spec.answer.{field}"), "InvalidAnswer", message);
     };
-    let PolicyAnswer { status, headers, .. } = spec.answer.clone().unwrap_or_default();
-    let status = status.filter(|status| {
+    let status = answer.status.filter(|status| {
         let known = is_refusal(*status);
         if !known {
-            let message =
-                format!("{status} is no status from 400 to 599 that Envoy can refuse with; 429 stays");
-            findings.error(policy, "spec.answer.status", "InvalidAnswer", message);
+            problem(
+                "status",
+                format!("{status} is no status from 400 to 599 that Envoy can refuse with; 429 stays"),
+            );
         }
         known
     });
-    let mut answered = Vec::new();
-    for (name, value) in headers {
-        if header::is_name(&name) && header::is_value(&value) {
-            answered.push((name.to_ascii_lowercase(), value));
+    let mut headers = Vec::new();
+    for (name, value) in &answer.headers {
+        if header::is_name(name) && header::is_value(value) {
+            headers.push((name.to_ascii_lowercase(), value.clone()));
         } else {
-            let field = format!("spec.answer.headers.{name}");
-            findings.error(policy, field, "InvalidAnswer", "is no header; it is left out");
+            problem(&format!("headers.{name}"), "is no header; it is left out".to_owned());
         }
     }
-    Refusal { status: status.unwrap_or(TOO_MANY_REQUESTS), headers: answered, fail_closed }
+    let body = body(&answer, &mut headers).unwrap_or_else(|message| {
+        problem("body", message);
+        None
+    });
+    let fail_closed = failure_mode == Some(FailureMode::Closed);
+    let status = status.unwrap_or(TOO_MANY_REQUESTS);
+    let refusal = Refusal { headers, fail_closed, ..Refusal::status(status) };
+    Terms { refusal, failure_mode, body }
+}
+
+/// The body of an answer. Envoy takes the type of a body from where the body is from, so it goes out of the headers.
+fn body(answer: &PolicyAnswer, headers: &mut Vec<(String, String)>) -> Result<Option<Body>, String> {
+    const LONGEST: usize = 4096;
+    const CONTENT_TYPE: &str = "content-type";
+    let text = match (&answer.body, answer.json) {
+        (None, false) => return Ok(None),
+        (Some(_), true) => return Err("stands beside `json`, which is one too many; none is sent".to_owned()),
+        (Some(text), _) if text.len() > LONGEST => {
+            return Err(format!("has more than {LONGEST} bytes; none is sent"));
+        }
+        (text, _) => text,
+    };
+    let given = headers.iter().position(|(name, _)| name == CONTENT_TYPE).map(|at| headers.remove(at).1);
+    Ok(Some(match text {
+        None => Body::Json,
+        Some(text) => {
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            let content_type = if is_json { "application/json" } else { "text/plain" };
+            let content_type = given.as_deref().unwrap_or(content_type).into();
+            Body::Text { content_type, text: text.as_str().into() }
+        }
+    }))
 }
 
 /// Ids of a policy's limits, by what they count and for how long. Not by their place in the list, so that a limit keeps
@@ -137,14 +193,13 @@ impl Ids {
 }
 
 /// A problem: the field below the limit, and what is wrong with it.
-type Problem = (String, String);
+pub(super) type Problem = (String, String);
 
 /// Adds a limit of a policy to a route's effects.
 struct Builder<'b, 'a> {
     draft: &'b mut Draft<'a>,
     origin: &'b Origin,
-    terms: &'b Refusal,
-    failure_mode: Option<FailureMode>,
+    terms: &'b Terms,
     shadow: bool,
     effects: &'b mut Effects,
 }
@@ -172,18 +227,21 @@ impl Builder<'_, '_> {
     fn try_limit(&mut self, limit: &PolicyLimit, ids: &mut Ids) -> Result<(), Problem> {
         let key = keys(limit)?;
         let quotas = limit.quotas().map_err(|error| ("window".to_owned(), error.to_string()))?;
-        let plans = limit.plans.iter().enumerate().map(|(at, plan)| {
-            Ok((
+        let mut plans = Vec::new();
+        for (at, plan) in limit.plans.iter().enumerate() {
+            plans.push((
                 plan.name.as_str(),
-                plan_match(at, plan)?,
+                self.plan_match(at, plan)?,
                 plan.quotas().map_err(|error| (format!("plans[{at}].window"), error.to_string()))?,
-            ))
-        });
-        let plans = plans.collect::<Result<Vec<_>, Problem>>()?;
+            ));
+        }
+        let cost = costs::of_limit(limit)?;
+        self.settle(&cost, &quotas);
         for part in key.parts() {
             self.ask_for(part);
         }
-        let refusal = Refusal { fail_closed: self.terms.fail_closed && !self.shadow, ..self.terms.clone() };
+        let Terms { refusal, failure_mode, body } = self.terms;
+        let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.
         let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
         for window in 0..windows {
@@ -200,18 +258,54 @@ impl Builder<'_, '_> {
                 algorithm: Algorithm::window(requests, window_ms),
                 plans: plans.iter().map(plan).collect(),
                 shadow: self.shadow,
-                failure_mode: self.failure_mode,
+                failure_mode: failure_mode.filter(|_| !self.shadow),
+                body: body.clone(),
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,
                 key: key.clone(),
                 exempt: Vec::new(),
                 under_way: false,
+                cost: cost.clone(),
                 refusal: refusal.clone(),
                 origin: self.origin.clone(),
             });
         }
         Ok(())
+    }
+
+    fn plan_match(&mut self, at: usize, plan: &PolicyPlan) -> Result<KeyMatch, Problem> {
+        let field = |name: &str| format!("plans[{at}]{name}");
+        match (&plan.prefix, &plan.regex, &plan.secret_ref) {
+            (Some(prefix), None, None) if !prefix.is_empty() => Ok(KeyMatch::Prefix(prefix.as_str().into())),
+            (None, Some(regex), None) => {
+                let refused = |error: String| {
+                    (field(".regex"), format!("is not a regular expression that is accepted: {error}"))
+                };
+                pattern::check(regex).map_err(refused)?;
+                Pattern::new(regex).map(KeyMatch::Regex).map_err(refused)
+            }
+            (None, None, Some(secret)) => Ok(KeyMatch::Exact(self.keys_of(&field(".secretRef"), secret))),
+            _ => {
+                let problem = "a plan has one of `prefix`, `regex` and `secretRef`, and it is not empty";
+                Err((field(""), problem.to_owned()))
+            }
+        }
+    }
+
+    /// The keys in a Secret. Without it there are none, and those who would have the plan are counted as everybody is.
+    fn keys_of(&mut self, field: &str, secret: &PolicySecretRef) -> KeySet {
+        let PolicySecretRef { name, key, .. } = secret;
+        let namespace = &self.origin.object.namespace;
+        let (reason, problem) = match self.draft.view.keys(namespace, name, key.as_deref()) {
+            Some(Ok(keys)) => return keys,
+            Some(Err(problem)) => ("InvalidSecret", problem),
+            None => ("SecretNotFound", "does not exist".to_owned()),
+        };
+        let field = format!("{}.{field}", self.origin.field);
+        let message = format!("Secret {namespace}/{name} {problem}; no key has the plan");
+        self.draft.findings.error(&self.origin.object, field, reason, message);
+        KeySet::default()
     }
 
     /// Has requests answered that lack a part of the key, and nothing else counted than what the upstream sees.
@@ -223,11 +317,38 @@ impl Builder<'_, '_> {
             return;
         }
         for guard in missing(part, self.origin) {
-            // Another limit may ask for the same.
-            let same = |other: &Guard| (other.phase, &other.when) == (guard.phase, &guard.when);
-            if !self.effects.guards.iter().any(same) {
-                self.effects.guards.push(guard);
+            self.guard(guard);
+        }
+    }
+
+    /// What has to hold for a cost, and what is worth saying of it.
+    fn settle(&mut self, cost: &Cost, quotas: &[(u32, u64)]) {
+        match cost {
+            Cost::Header(name) if !self.shadow => self.guard(costs::no_number(name, self.origin)),
+            // An answer that is compressed cannot be read.
+            Cost::Answer { told: Told::Json { .. }, .. } => {
+                let plain = HeaderOperation::Remove("accept-encoding".to_owned());
+                if !self.effects.request_headers.contains(&plain) {
+                    self.effects.request_headers.push(plain);
+                }
             }
+            _ => {}
+        }
+        if let Cost::Answer { reserve, .. } = cost
+            && quotas.iter().any(|(requests, _)| requests < reserve)
+        {
+            let field = format!("{}.cost.reserve", self.origin.field);
+            let message =
+                format!("{reserve} is more than the limit, so every request that no plan has is refused");
+            self.draft.findings.warning(&self.origin.object, field, "ReserveAboveLimit", message);
+        }
+    }
+
+    /// Adds a guard, unless another limit has asked for the same.
+    fn guard(&mut self, guard: Guard) {
+        let same = |other: &Guard| (other.phase, &other.when) == (guard.phase, &guard.when);
+        if !self.effects.guards.iter().any(same) {
+            self.effects.guards.push(guard);
         }
     }
 }
@@ -259,21 +380,6 @@ fn part(field: String, key: &PolicyKey) -> Result<Key, Problem> {
     })
 }
 
-fn plan_match(at: usize, plan: &PolicyPlan) -> Result<KeyMatch, Problem> {
-    let field = |name: &str| format!("plans[{at}]{name}");
-    match (&plan.prefix, &plan.regex) {
-        (Some(prefix), None) if !prefix.is_empty() => Ok(KeyMatch::Prefix(prefix.as_str().into())),
-        (None, Some(regex)) => {
-            let refused = |error: String| {
-                (field(".regex"), format!("is not a regular expression that is accepted: {error}"))
-            };
-            pattern::check(regex).map_err(refused)?;
-            Pattern::new(regex).map(KeyMatch::Regex).map_err(refused)
-        }
-        _ => Err((field(""), "a plan has one of `prefix` and `regex`, and it is not empty".to_owned())),
-    }
-}
-
 /// The answers to requests that cannot be counted: without a part of the key, or with an empty one, which would be a key that
 /// everybody shares.
 fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
@@ -289,7 +395,9 @@ fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
         Key::Header(name) => {
             let what = || format!("{name} header");
             let present = HeaderMatch::new(name, TextMatch::Present);
-            vec![guard(what(), present.inverted()), guard(what(), HeaderMatch::exact(name, ""))]
+            // Envoy compares all headers of the name, joined by commas, and counts the first, which may be empty.
+            let empty = HeaderMatch::new(name, TextMatch::Regex("(?s)(,.*)?".to_owned()));
+            vec![guard(what(), present.inverted()), guard(what(), empty)]
         }
         Key::Cookie(name) => {
             let given = format!("(?s)(?:.*; *)?{}=[^;].*", pattern::escape(name));

@@ -16,6 +16,11 @@ fn host(limits: &[Value]) -> resolve::Resolved {
 
 /// A host whose one policy says this.
 fn host_with(spec: Value) -> resolve::Resolved {
+    host_beside(spec, Vec::new())
+}
+
+/// A host whose one policy says this, beside Secrets.
+fn host_beside(spec: Value, secrets: Vec<Value>) -> resolve::Resolved {
     let service: VirtualService = serde_json::from_value(json!({
         "metadata": {"namespace": "shop", "name": "api"},
         "spec": {"hosts": ["x.io"], "gateways": ["gw"], "http": [
@@ -32,7 +37,13 @@ fn host_with(spec: Value) -> resolve::Resolved {
     }))
     .unwrap();
     let mut store = Store::new("cluster.local");
-    for object in [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)] {
+    let secrets = secrets.into_iter().map(|value| {
+        let mut secret = serde_json::from_value(value).unwrap();
+        crate::store::secret::trim(&mut secret);
+        Object::Secret(Box::new(secret))
+    });
+    let objects = [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)];
+    for object in objects.into_iter().chain(secrets) {
         store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
     }
     let host = HostName::parse("x.io").unwrap();
@@ -43,11 +54,16 @@ fn host_with(spec: Value) -> resolve::Resolved {
 fn ids(limits: &[Value]) -> (Vec<String>, Vec<String>) {
     let resolved = host(limits);
     let limits = resolved.host.unwrap().limits;
-    let found = resolved.findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
     (
         limits.iter().map(|limit| limit.id.to_string()).collect(),
-        found.map(|finding| finding.field.clone()).collect(),
+        said(&resolved.findings).map(|it| it.1).collect(),
     )
+}
+
+/// What is said of the policy: the reasons and the fields.
+fn said(findings: &Findings) -> impl Iterator<Item = (&'static str, String)> {
+    let of_policy = findings.iter().filter(|finding| finding.object.name.as_ref() == "quota");
+    of_policy.map(|finding| (finding.reason, finding.field.clone()))
 }
 
 #[test]
@@ -206,21 +222,6 @@ fn in_shadow_nothing_is_refused() {
 }
 
 #[test]
-fn limits_know_what_becomes_of_requests_that_nobody_counts() {
-    let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
-    for (more, mode) in [
-        (json!({}), None),
-        (json!({"failureMode": "open"}), Some(FailureMode::Open)),
-        (json!({"failureMode": "local"}), Some(FailureMode::Local)),
-        (json!({"failureMode": "closed"}), Some(FailureMode::Closed)),
-        (json!({"failureMode": "ajar"}), Some(FailureMode::Closed)),
-    ] {
-        let host = policy(json!({}), limits.clone(), more.clone()).host.unwrap();
-        assert_eq!(host.limits[0].failure_mode, mode, "{more}");
-    }
-}
-
-#[test]
 fn answers() {
     let limits = json!([{"key": {"clientAddress": true}, "requests": 1, "window": "1s"}]);
     let answer = |more: Value| {
@@ -254,4 +255,95 @@ fn a_policy_may_mean_one_host_or_one_route() {
     assert_eq!(counted(json!({"host": "y.io"})), (vec![0, 0], "spec.targetRef.host".to_owned()));
     assert_eq!(counted(json!({"route": "one"})), (vec![1, 0], String::new()));
     assert_eq!(counted(json!({"route": "two"})), (vec![0, 0], "spec.targetRef.route".to_owned()));
+}
+
+#[test]
+fn plans_of_keys_in_a_secret() {
+    let plan = |name: &str, entry: Option<&str>| json!({"name": "p", "secretRef": {"name": name, "key": entry}, "requests": 100, "window": "1m"});
+    let secret = |name: &str, namespace: &str| json!({"metadata": {"name": name, "namespace": namespace}, "stringData": {"a": "key-1\nkey-2", "b": "key-3"}});
+    for (plan, has, found) in [
+        (plan("keys", None), [true, true, true], None),
+        (plan("keys", Some("b")), [false, false, true], None),
+        (plan("keys", Some("c")), [false; 3], Some("InvalidSecret")),
+        (plan("gone", None), [false; 3], Some("SecretNotFound")),
+        // One of another namespace is another one.
+        (plan("theirs", None), [false; 3], Some("SecretNotFound")),
+    ] {
+        let spec = json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [{"key": {"header": "x-api-key"}, "requests": 1, "window": "1m", "plans": [plan]}],
+        });
+        let resolved = host_beside(spec, vec![secret("keys", "shop"), secret("theirs", "elsewhere")]);
+        let host = resolved.host.unwrap();
+        let limit = &host.limits[0];
+        let told = ["key-1", "key-2", "key-3"].map(|key| limit.for_value(key).algorithm.quota().0 == 100);
+        assert_eq!(told, has, "{plan}");
+        assert!(!format!("{limit:?}{}", json!(limit)).contains("key-1"));
+        let findings: Vec<_> = said(&resolved.findings).collect();
+        let expected = found.map(|reason| (reason, "spec.limits[0].plans[0].secretRef".to_owned()));
+        assert_eq!(findings, expected.into_iter().collect::<Vec<_>>());
+        assert!(
+            host.routes.iter().all(|route| route
+                .effects
+                .guards
+                .iter()
+                .all(|guard| { matches!(guard.answer, Answer::Direct { status: 401, .. }) })),
+            "nobody is locked out"
+        );
+    }
+}
+
+#[test]
+fn bodies_of_answers() {
+    let text = |kind: &str, text: &str| Some(Body::Text { content_type: kind.into(), text: text.into() });
+    for (answer, body, headers, found) in [
+        (json!({}), None, 0, None),
+        (json!({"body": "no more"}), text("text/plain", "no more"), 0, None),
+        (json!({"body": "{\"a\": 1}"}), text("application/json", "{\"a\": 1}"), 0, None),
+        (
+            json!({"body": "<p>", "headers": {"Content-Type": "text/html", "x-a": "b"}}),
+            text("text/html", "<p>"),
+            1,
+            None,
+        ),
+        (json!({"json": true, "headers": {"content-type": "text/html"}}), Some(Body::Json), 0, None),
+        (json!({"headers": {"content-type": "text/html"}}), None, 1, None),
+        (json!({"body": "a", "json": true}), None, 0, Some("spec.answer.body")),
+        (json!({"body": "a".repeat(4097)}), None, 0, Some("spec.answer.body")),
+    ] {
+        let resolved = host_with(json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [{"key": {"clientAddress": true}, "requests": 1, "window": "1m"}],
+            "answer": answer,
+        }));
+        let host = resolved.host.unwrap();
+        assert_eq!(host.limits[0].body, body, "{answer}");
+        assert_eq!(host.routes[0].effects.rate_limits[0].refusal.headers.len(), headers, "{answer}");
+        let fields: Vec<_> = said(&resolved.findings).map(|it| it.1).collect();
+        assert_eq!(fields, found.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{answer}");
+    }
+}
+
+#[test]
+fn failure_modes() {
+    for (written, shadow, mode, closed, found) in [
+        (json!(null), false, None, false, 0),
+        (json!("open"), false, Some(FailureMode::Open), false, 0),
+        (json!("closed"), false, Some(FailureMode::Closed), true, 0),
+        (json!("local"), false, Some(FailureMode::Local), false, 0),
+        (json!("ajar"), false, Some(FailureMode::Closed), true, 1),
+        // What refuses nothing does not when it cannot count either.
+        (json!("closed"), true, None, false, 0),
+    ] {
+        let resolved = host_with(json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [{"key": {"clientAddress": true}, "requests": 1, "window": "1m"}],
+            "failureMode": written,
+            "shadow": shadow,
+        }));
+        let host = resolved.host.unwrap();
+        assert_eq!(host.limits[0].failure_mode, mode, "{written}");
+        assert_eq!(host.routes[0].effects.rate_limits[0].refusal.fail_closed, closed, "{written}");
+        assert_eq!(said(&resolved.findings).count(), found, "{written}");
+    }
 }

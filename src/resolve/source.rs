@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
         let connect_timeout = self.effects.connect_timeout.as_ref();
         Upstream {
             protocol,
-            protocol_by_port_name: false,
+            istio: false,
             connect_timeout: connect_timeout.map_or(DEFAULT_CONNECT, |timeout| timeout.value),
         }
     }
@@ -169,11 +169,11 @@ fn hosts(ingress: &Ingress) -> Vec<&str> {
     rules.filter_map(|rule| rule.host.as_deref()).collect()
 }
 
-/// The paths of its rules, as they are written.
+/// The paths of its rules, as they are written, and the `/` that it may have without a word.
 fn paths(ingress: &Ingress) -> Vec<&str> {
     let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
     let paths = rules.flat_map(|rule| rule.http.iter().flat_map(|http| &http.paths));
-    paths.filter_map(|path| path.path.as_deref()).collect()
+    paths.filter_map(|path| path.path.as_deref()).chain(["/"]).collect()
 }
 
 /// The backends behind mirrors. One that cannot be found is a finding and is left out.

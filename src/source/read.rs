@@ -1,11 +1,10 @@
 //! From JSON values to objects: what is dropped, what is kept, and errors that name the field.
 
-use k8s_openapi::api::core::v1::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::kinds::Watched;
-use crate::store::Object;
+use crate::store::{Object, secret};
 
 /// Why a value is no object of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +29,6 @@ const BOOKKEEPING: &[&str] = &["managedFields", "resourceVersion", "selfLink"];
 /// Fields of `endpoints[]` that nothing here reads; `targetRef` bears the Pod's resource version.
 const ENDPOINT_DETAILS: &[&str] = &["targetRef", "nodeName", "deprecatedTopology"];
 
-/// What is read of a Secret: a certificate, its key and an authority. The rest may be anybody's password.
-const SECRET_KEYS: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
-
 /// Makes a watched object of a value. `unknown`, where given, gets the paths of fields that the kind does not have.
 ///
 /// # Errors
@@ -43,22 +39,9 @@ pub fn read(watched: &Watched, mut value: Value, unknown: Option<&mut Unknown>) 
     }
     let mut object = (watched.typed)(&value, unknown)?;
     if let Object::Secret(secret) = &mut object {
-        keep_certificate(secret);
+        secret::trim(secret);
     }
     Ok(object)
-}
-
-/// Leaves of a Secret what is read.
-fn keep_certificate(secret: &mut Secret) {
-    // An API server does this when it writes the object.
-    let plain = secret.string_data.take().unwrap_or_default();
-    let plain = plain.into_iter().map(|(key, text)| (key, k8s_openapi::ByteString(text.into_bytes())));
-    if plain.len() > 0 {
-        secret.data.get_or_insert_default().extend(plain);
-    }
-    if let Some(data) = &mut secret.data {
-        data.retain(|key, _| SECRET_KEYS.contains(&key.as_str()));
-    }
 }
 
 fn trim(watched: &Watched, fields: &mut Map<String, Value>) {

@@ -118,11 +118,15 @@ fn words_that_types_leave_open_are_kept() {
     assert_eq!(service.spec.unwrap().type_.as_deref(), Some("Peculiar"));
 }
 
-/// Whatever else is in a Secret is nobody's business here.
+/// Whatever else is in a Secret is nobody's business here; of an Opaque one the digests of lines are kept.
 #[test]
 fn of_a_secret_the_certificate_is_kept() {
-    let text = "metadata: {name: a}\ndata: {tls.crt: YQ==, password: YQ==, ca.crt: YQ==}\nstringData: {tls.key: a, token: a}";
+    let text = "metadata: {name: a}\ntype: kubernetes.io/tls\ndata: {tls.crt: YQ==, password: YQ==, ca.crt: YQ==}\nstringData: {tls.key: a, token: a}";
     let (Object::Secret(secret), _) = read_yaml(Kind::Secret, text).unwrap() else { panic!() };
     let keys: Vec<_> = secret.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
+    let text = "metadata: {name: a}\nstringData: {password: hunter2, tls.key: a}";
+    let (Object::Secret(secret), _) = read_yaml(Kind::Secret, text).unwrap() else { panic!() };
+    let lengths: Vec<_> = secret.data.unwrap().into_values().map(|bytes| bytes.0.len()).collect();
+    assert_eq!(lengths, [16, 1]);
 }

@@ -82,7 +82,8 @@ fn message(finding: &Finding) -> Message {
     Message { kind, level: level.into() }
 }
 
-fn summary(findings: &[Finding]) -> String {
+/// What is worth saying of findings, in one line.
+pub(super) fn summary(findings: &[Finding]) -> String {
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let mut text = format!("errors: {errors}, warnings: {warnings}");

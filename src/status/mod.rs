@@ -9,6 +9,7 @@ mod elect;
 mod events;
 mod lease;
 mod plan;
+mod policy;
 mod writer;
 
 #[cfg(test)]

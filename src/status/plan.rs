@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use super::address::Addresses;
 use super::analysis::Analysis;
+use super::policy;
 use crate::compile::{Published, Subject};
+use crate::crd::rate_limit_policy::RateLimitPolicyStatus;
 use crate::values::{Finding, Kind, ObjectKey};
 
 /// A status as far as it is ours to write.
@@ -26,6 +28,8 @@ pub(super) enum Status {
     Addresses(Addresses),
     /// Of a VirtualService: what was found.
     Analysis(Box<Analysis>),
+    /// Of a RateLimitPolicy: whether it is accepted.
+    Policy(Box<RateLimitPolicyStatus>),
 }
 
 impl Status {
@@ -35,6 +39,7 @@ impl Status {
             Self::Nothing => json!({}),
             Self::Addresses(addresses) => json!({"loadBalancer": {"ingress": addresses}}),
             Self::Analysis(analysis) => json!(analysis),
+            Self::Policy(status) => json!(status),
         }
     }
 }
@@ -162,19 +167,27 @@ impl Planner {
             let addresses = self.addresses.clone()?;
             return Some(if addresses.is_empty() { Status::Nothing } else { Status::Addresses(addresses) });
         }
-        let before = match known.and_then(|known| known.status.as_ref()) {
-            Some(Status::Analysis(analysis)) => Some(&**analysis),
-            _ => None,
-        };
+        let before = known.and_then(|known| known.status.as_ref());
         let findings = published.findings.get(key).map(|findings| &**findings).unwrap_or_default();
         let generation = subject.stored.object.metadata().generation.unwrap_or_default();
+        if key.kind == Kind::RateLimitPolicy {
+            let before = before.and_then(|before| match before {
+                Status::Policy(status) => Some(&**status),
+                _ => None,
+            });
+            return Some(Status::Policy(Box::new(policy::status(findings, generation, before, now))));
+        }
+        let before = before.and_then(|before| match before {
+            Status::Analysis(analysis) => Some(&**analysis),
+            _ => None,
+        });
         Some(Status::Analysis(Box::new(Analysis::new(findings, generation, before, now))))
     }
 }
 
 /// Whether the status of objects of this kind is written.
 pub(super) fn has_status(kind: Kind) -> bool {
-    matches!(kind, Kind::Ingress | Kind::VirtualService)
+    matches!(kind, Kind::Ingress | Kind::VirtualService | Kind::RateLimitPolicy)
 }
 
 /// What a difference of two maps is about.

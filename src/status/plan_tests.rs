@@ -20,6 +20,10 @@ fn subject(kind: Kind, name: &str, uid: &str, ours: bool) -> (ObjectKey, Subject
     };
     let object = match kind {
         Kind::Ingress => Object::Ingress(Box::default()),
+        Kind::RateLimitPolicy => {
+            let value = json!({"metadata": {}, "spec": {"targetRef": {"kind": "Ingress", "name": "a"}, "limits": []}});
+            Object::RateLimitPolicy(serde_json::from_value(value).unwrap())
+        }
         _ => Object::VirtualService(Box::<VirtualService>::default()),
     };
     let mut object = object;
@@ -101,6 +105,11 @@ impl World {
                 }
                 (Kind::Ingress, true, None) => {}
                 (Kind::Ingress, ..) => assert_eq!(status, Status::Nothing, "{key}"),
+                (Kind::RateLimitPolicy, ..) => {
+                    let Status::Policy(status) = status else { panic!("{key}: {status:?}") };
+                    let found = self.published.findings.contains_key(key);
+                    assert_eq!(status.conditions[0].status, if found { "False" } else { "True" }, "{key}");
+                }
                 _ => {
                     let Status::Analysis(analysis) = status else { panic!("{key}: {status:?}") };
                     let found = self.published.findings.get(key).map_or(0, |findings| findings.len());
@@ -179,20 +188,23 @@ fn a_failed_write_is_due_again() {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Put { ingress: bool, name: u8, uid: u8, ours: bool },
-    Delete { ingress: bool, name: u8 },
-    Find { name: u8, errors: usize },
+    Put { kind: Kind, name: u8, uid: u8, ours: bool },
+    Delete { kind: Kind, name: u8 },
+    Find { kind: Kind, name: u8, errors: usize },
     Addresses(Option<u8>),
     Leader,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let name = 0..4_u8;
+    let analysed = || prop_oneof![Just(Kind::VirtualService), Just(Kind::RateLimitPolicy)];
+    let kind = || prop_oneof![2 => Just(Kind::Ingress), 2 => analysed()];
     prop_oneof![
-        4 => (any::<bool>(), name.clone(), 0..2_u8, any::<bool>())
-            .prop_map(|(ingress, name, uid, ours)| Op::Put { ingress, name, uid, ours: ours || !ingress }),
-        1 => (any::<bool>(), name.clone()).prop_map(|(ingress, name)| Op::Delete { ingress, name }),
-        2 => (name, 0..3_usize).prop_map(|(name, errors)| Op::Find { name, errors }),
+        4 => (kind(), name.clone(), 0..2_u8, any::<bool>())
+            .prop_map(|(kind, name, uid, ours)| Op::Put { kind, name, uid, ours: ours || kind != Kind::Ingress }),
+        1 => (kind(), name.clone()).prop_map(|(kind, name)| Op::Delete { kind, name }),
+        2 => (analysed(), name, 0..3_usize)
+            .prop_map(|(kind, name, errors)| Op::Find { kind, name, errors }),
         1 => proptest::option::of(0..3_u8).prop_map(Op::Addresses),
         1 => Just(Op::Leader),
     ]
@@ -203,17 +215,16 @@ proptest! {
     fn statuses_become_what_they_should_be_and_rest(ops in proptest::collection::vec(op(), 1..40)) {
         let mut world = World::default();
         let mut planner = world.leader();
-        let kind = |ingress| if ingress { Kind::Ingress } else { Kind::VirtualService };
         for op in ops {
             match op {
-                Op::Put { ingress, name, uid, ours } => {
-                    world.put(kind(ingress), &name.to_string(), &uid.to_string(), ours);
+                Op::Put { kind, name, uid, ours } => {
+                    world.put(kind, &name.to_string(), &uid.to_string(), ours);
                 }
-                Op::Delete { ingress, name } => {
-                    world.delete(&ObjectKey::new(kind(ingress), "a", name.to_string()));
+                Op::Delete { kind, name } => {
+                    world.delete(&ObjectKey::new(kind, "a", name.to_string()));
                 }
-                Op::Find { name, errors } => {
-                    world.find(&ObjectKey::new(Kind::VirtualService, "a", name.to_string()), errors);
+                Op::Find { kind, name, errors } => {
+                    world.find(&ObjectKey::new(kind, "a", name.to_string()), errors);
                 }
                 Op::Addresses(count) => {
                     let list = ["10.0.0.1", "10.0.0.2"];

@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
 
-use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, CustomResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::compile::Compiler;
+use crate::crd::rate_limit_policy::RateLimitPolicy;
 use crate::model::Certificate;
 use crate::settings::Settings;
 use crate::source::kubernetes::api_server::{ApiServer, api, apply, assets};
@@ -207,6 +208,7 @@ async fn a_real_api_server() {
     a_thousand(&admin).await;
     what_changes(&admin).await;
     findings(&admin).await;
+    policies(&admin).await;
 
     // The second one goes on after the first was killed, and hands over at once when it ends.
     first.kill().await;
@@ -279,11 +281,7 @@ async fn findings(admin: &Client) {
     let good = json!([{"directResponse": {"status": 200}}]);
     apply(admin, definition()).await;
     let patch = virtual_service(json!([{}]));
-    let (name, parameters) = ("vs", PatchParams::apply("test").force());
-    // It takes the server a moment to serve what was defined.
-    while api(admin, &patch).patch(name, &parameters, &Patch::Apply(&patch)).await.is_err() {
-        sleep(Duration::from_millis(50)).await;
-    }
+    apply_once_served(admin, &patch).await;
     let condition = |it: &Value| it["conditions"][0]["status"].clone();
     let status = until(admin, &patch, "a failure", |it| condition(it) == "False").await;
     assert_eq!(status["validationMessages"][0]["level"], "ERROR");
@@ -293,4 +291,44 @@ async fn findings(admin: &Client) {
     apply(admin, virtual_service(good)).await;
     let status = until(admin, &patch, "success", |it| condition(it) == "True").await;
     assert_eq!(status["observedGeneration"], 2);
+}
+
+/// It takes the server a moment to serve what was defined.
+async fn apply_once_served(admin: &Client, object: &Value) {
+    let (name, parameters) =
+        (object["metadata"]["name"].as_str().unwrap(), PatchParams::apply("test").force());
+    while api(admin, object).patch(name, &parameters, &Patch::Apply(object)).await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Accepted or why not, in the shape that the definition of our own holds the server to.
+async fn policies(admin: &Client) {
+    let policy = |target: &str, window: &str| {
+        json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "RateLimitPolicy",
+            "metadata": {"name": "quota", "namespace": "default"},
+            "spec": {
+                "targetRef": {"kind": "Ingress", "name": target},
+                "limits": [{"key": {"clientAddress": true}, "requests": 5, "window": window}],
+            },
+        })
+    };
+    let of = |it: &Value, field: &str| it["conditions"][0][field].clone();
+    apply(admin, serde_json::to_value(RateLimitPolicy::crd()).unwrap()).await;
+    apply_once_served(admin, &policy("absent", "1m")).await;
+    let object = policy("absent", "1m");
+    let status = until(admin, &object, "a status", |it| of(it, "reason") == "TargetNotFound").await;
+    assert_eq!((of(&status, "type"), of(&status, "status")), (json!("Accepted"), json!("False")));
+    for (generation, target, window, holds, reason) in [
+        (2, "one", "1m", "True", "Accepted"),
+        (3, "one", "1000d", "False", "Invalid"),
+        (4, "theirs", "1m", "False", "Invalid"),
+        (5, "one", "1h", "True", "Accepted"),
+    ] {
+        apply(admin, policy(target, window)).await;
+        let status = until(admin, &object, reason, |it| it["observedGeneration"] == generation).await;
+        assert_eq!((of(&status, "status"), of(&status, "reason")), (json!(holds), json!(reason)));
+        assert_eq!(of(&status, "observedGeneration"), generation);
+    }
 }

@@ -18,6 +18,7 @@ use super::address::Addresses;
 use super::analysis::Analysis;
 use super::events::Event;
 use super::plan::{Known, KnownStatuses, Status, Write, has_status};
+use crate::crd::rate_limit_policy::RateLimitPolicyStatus;
 use crate::source::kinds::WATCHED;
 use crate::values::{Kind, ObjectKey};
 
@@ -222,11 +223,16 @@ fn read(kind: Kind, object: &DynamicObject) -> Option<(ObjectKey, Known)> {
 
 /// None if it is nothing that we would write.
 fn read_status(kind: Kind, status: &Value) -> Option<Status> {
-    if kind == Kind::VirtualService {
-        return match status.as_object().is_none_or(serde_json::Map::is_empty) {
-            true => Some(Status::Nothing),
-            false => Analysis::deserialize(status).ok().map(Box::new).map(Status::Analysis),
-        };
+    let empty = || status.as_object().is_none_or(serde_json::Map::is_empty);
+    match kind {
+        Kind::VirtualService | Kind::RateLimitPolicy if empty() => return Some(Status::Nothing),
+        Kind::VirtualService => {
+            return Analysis::deserialize(status).ok().map(Box::new).map(Status::Analysis);
+        }
+        Kind::RateLimitPolicy => {
+            return RateLimitPolicyStatus::deserialize(status).ok().map(Box::new).map(Status::Policy);
+        }
+        _ => {}
     }
     match &status["loadBalancer"]["ingress"] {
         Value::Null => Some(Status::Nothing),

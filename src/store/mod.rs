@@ -2,6 +2,7 @@
 
 mod index;
 mod object;
+pub mod secret;
 mod view;
 
 pub(crate) use index::is_ready;

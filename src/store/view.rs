@@ -8,9 +8,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
 use super::index::ByAge;
-use super::{Object, Store, Stored};
+use super::{Object, Store, Stored, secret};
 use crate::crd::rate_limit_policy::RateLimitPolicy;
 use crate::values::certificate::Checked;
+use crate::values::key_set::KeySet;
 use crate::values::{HostName, Kind, ObjectKey};
 
 /// One thing that was looked up. The look-ups of an output's last run are its dependencies.
@@ -86,6 +87,14 @@ impl<'a> View<'a> {
     /// The certificate in a Secret, or what is wrong with it; none if there is no such Secret.
     pub fn certificate(&self, namespace: &str, name: &str) -> Option<&'a Result<Arc<Checked>, String>> {
         Some(self.object(&ObjectKey::new(Kind::Secret, namespace, name))?.certificate())
+    }
+
+    /// The keys in a Secret (see [`secret::keys`]), or what is wrong with it; none if there is no such Secret.
+    pub fn keys(&self, namespace: &str, name: &str, entry: Option<&str>) -> Option<Result<KeySet, String>> {
+        match &self.object(&ObjectKey::new(Kind::Secret, namespace, name))?.object {
+            Object::Secret(secret) => Some(secret::keys(secret, entry)),
+            _ => None,
+        }
     }
 
     /// A ConfigMap.

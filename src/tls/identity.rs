@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
+use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -46,6 +47,7 @@ impl Pem {
 /// A certificate with its key, and the authorities of whom it is shown to.
 pub struct Identity {
     pub(super) config: Arc<ServerConfig>,
+    pub(super) client: Arc<ClientConfig>,
     /// The certificate's serial number, as `openssl x509 -serial` has it but for colons.
     pub serial: String,
     /// When the certificate expires.
@@ -67,8 +69,11 @@ impl Identity {
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
             wrong(&files.key)(format!("does not belong to {}: {error}", files.certificate.display()))
         })?;
-        let config = config(certified, &held.authority).map_err(wrong(&files.authority))?;
-        Ok(Self { config: Arc::new(config), serial, not_after })
+        let shown = Arc::new(SingleCertAndKey::from(certified));
+        let roots = Arc::new(roots(&held.authority).map_err(wrong(&files.authority))?);
+        let config = config(shown.clone(), roots.clone()).map_err(wrong(&files.authority))?;
+        let client = client_config(shown, roots).map_err(wrong(&files.authority))?;
+        Ok(Self { config: Arc::new(config), client: Arc::new(client), serial, not_after })
     }
 }
 
@@ -87,24 +92,40 @@ fn leaf(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<(String, Sy
     Ok((leaf.raw_serial_as_string(), not_after))
 }
 
-/// Whoever connects has to show a certificate, and each time anew: resuming a session would let those in whose
-/// certificate or authority is no longer good.
-fn config(certified: CertifiedKey, authority: &[u8]) -> Result<ServerConfig, String> {
-    let provider = Arc::new(ring::default_provider());
+fn roots(authority: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in pem::certificates(authority)? {
         roots.add(certificate).map_err(|error| format!("holds what is no authority: {error}"))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    Ok(roots)
+}
+
+/// Whoever connects has to show a certificate, and each time anew: resuming a session would let those in whose
+/// certificate or authority is no longer good.
+fn config(shown: Arc<SingleCertAndKey>, roots: Arc<RootCertStore>) -> Result<ServerConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
         .build()
         .map_err(|error| error.to_string())?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// For connections of our own, likewise without resumption.
+fn client_config(shown: Arc<SingleCertAndKey>, roots: Arc<RootCertStore>) -> Result<ClientConfig, String> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(shown);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(config)
 }

@@ -1,4 +1,5 @@
-//! Mutual TLS of what Envoys connect to, from files that may be exchanged at any time.
+//! Mutual TLS of what Envoys and rate limit services connect to, and of the latter's own connections, from files that may
+//! be exchanged at any time.
 //!
 //! ```text
 //! files ─read every second→ Follower ─Identity→ MutualTls: each handshake takes the latest
@@ -9,6 +10,7 @@
 mod follow;
 mod identity;
 mod incoming;
+mod outgoing;
 
 pub use follow::Follower;
 pub use identity::{Error, Identity};

@@ -198,6 +198,33 @@ async fn an_exchange_is_seen_by_those_who_connect_after_it() {
 }
 
 #[tokio::test]
+async fn a_connection_of_our_own_shows_what_the_files_hold_then() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (first, second) = (old.server(), new.server());
+    exchange(folders[0].path(), "..1", &first, &[&old]);
+    exchange(folders[1].path(), "..1", &old.client(), &[&old]);
+    let server = Server::start(folders[0].path()).await;
+    let client = Server::start(folders[1].path()).await;
+    let port = server.address.port();
+    let connect = async |host: &str| {
+        let mut connection = client.tls.connect(host, port).await?;
+        echoes(&mut connection).await.map(|()| connection)
+    };
+    assert_eq!(serial(&connect("localhost").await.unwrap()), serial_in(&first));
+    let error = connect("127.0.0.1").await.expect_err("the certificate is for another name");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+
+    exchange(folders[0].path(), "..2", &second, &[&new]);
+    server.until("the new one", |state| state.identity.serial == serial_in(&second)).await;
+    assert!(connect("localhost").await.is_err(), "neither knows the other's authority");
+    let leaf = new.client();
+    exchange(folders[1].path(), "..2", &leaf, &[&new]);
+    client.until("the new one", |state| state.identity.serial == serial_in(&leaf)).await;
+    assert_eq!(serial(&connect("localhost").await.unwrap()), serial_in(&second));
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_changes_nothing() {
     let (ours, folder) = (Authority::new(), TempDir::new().unwrap());
     let (good, other) = (ours.server(), ours.server());

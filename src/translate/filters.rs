@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{limits, names};
 use crate::descriptors;
+use crate::settings::Settings;
 
 /// Hosts that are in lower case and do not end in a dot, with a port or not: their scope needs no rewriting.
 const PLAIN_HOST: &str = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]*)?";
@@ -16,7 +17,7 @@ const PLAIN_HOST: &str = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]*)?";
 const SCOPE_SCRIPT: &str = r#"function envoy_on_request(handle)
   local scope = handle:headers():get("x-chancery-scope")
   if scope ~= nil then
-    scope = string.gsub(string.lower(scope), "%.(:?%d*)$", "%1")
+    scope = string.gsub(string.gsub(string.lower(scope), "%.$", ""), "%.(:%d*)$", "%1")
     handle:headers():replace("x-chancery-scope", scope)
   end
 end
@@ -24,10 +25,10 @@ end
 
 /// The filters of requests; those of upgraded connections (websockets) lack the limit of request bodies, since what
 /// flows on them is no body.
-pub(crate) fn http_filters(rate_limit: bool, upgrade: bool) -> Vec<Value> {
+pub(crate) fn http_filters(settings: &Settings, upgrade: bool) -> Vec<Value> {
     let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors()];
-    if rate_limit {
-        filters.extend(rate_limits());
+    if settings.ratelimit.is_some() {
+        filters.extend(rate_limits(!settings.envoy_limit_headers));
     }
     if !upgrade {
         filters.push(body_size());
@@ -106,13 +107,13 @@ fn cors() -> Value {
 }
 
 /// The rate limit filters, and the one that makes a chain of those that routes bring along.
-fn rate_limits() -> Vec<Value> {
+fn rate_limits(untold: bool) -> Vec<Value> {
     let shown = |any: &Any| {
         let mut config = descriptors::to_json(&any.type_url, &any.value).expect("a message of Envoy's");
         config["@type"] = any.type_url.as_str().into();
         config
     };
-    let standing = limits::standing();
+    let standing = limits::standing(untold);
     let mut filters: Vec<_> = standing.iter().map(|(name, config)| filter(name, &shown(config))).collect();
     filters.push(chain_of_routes(names::RATE_LIMIT_OTHERS));
     filters

@@ -28,7 +28,7 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 use envoy_types::pb::xds::core::v3::CidrRange;
 
-use super::{names, proto};
+use super::{cost, names, proto};
 use crate::descriptors::pack;
 use crate::features::effects::{Refusal, RouteLimit};
 use crate::model::limit;
@@ -43,10 +43,16 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
 const UNAVAILABLE: i32 = 503;
 
 /// The filters that stand in every chain, by name.
-pub(crate) fn standing() -> Vec<(String, Any)> {
-    let with = |fail_closed| STANDING.map(|status| Refusal { fail_closed, ..Refusal::status(status) });
+pub(crate) fn standing(untold: bool) -> Vec<(String, Any)> {
+    let with =
+        |fail_closed| STANDING.map(|status| Refusal { fail_closed, untold, ..Refusal::status(status) });
     let refusals = with(false).into_iter().chain(with(true));
     refusals.map(|refusal| (name(&refusal), pack(&filter(&refusal, Vec::new())))).collect()
+}
+
+/// The most that Envoy may keep of a body on a route with these limits, if they say.
+pub(crate) fn buffer_limit(limits: &[RouteLimit]) -> Option<UInt64Value> {
+    cost::buffer_limit(limits)
 }
 
 /// What the filters in the chain are told by a route with these limits.
@@ -58,16 +64,17 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
         }
     }
     let mut told = Vec::new();
-    let mut others = Vec::new();
+    let mut others = cost::readers(limits);
     for refusal in refusals {
         let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
         let rate_limits = counted.flat_map(descriptors).collect();
-        if refusal.headers.is_empty() && STANDING.contains(&refusal.status) {
+        if stands(refusal) {
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
             told.push((name(refusal), pack(&config)));
         } else {
+            // A filter looks its route's settings up by its name, so it must not have that of one that stands.
             others.push(TypedExtensionConfig {
-                name: name(refusal),
+                name: format!("{}-{}", names::RATE_LIMIT_OTHERS, others.len()),
                 typed_config: Some(pack(&filter(refusal, rate_limits))),
             });
         }
@@ -77,6 +84,11 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
         told.push((names::RATE_LIMIT_OTHERS.to_owned(), pack(&chain)));
     }
     told
+}
+
+/// Whether a filter with this answer stands in every chain.
+fn stands(refusal: &Refusal) -> bool {
+    refusal.headers.is_empty() && STANDING.contains(&refusal.status)
 }
 
 fn name(refusal: &Refusal) -> String {
@@ -90,9 +102,10 @@ fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
         ..grpc_service::EnvoyGrpc::default()
     };
     // nginx says nothing of how much is left.
-    let headers = match refusal.status {
-        503 => XRateLimitHeadersRfcVersion::Off,
-        _ => XRateLimitHeadersRfcVersion::DraftVersion03,
+    let told = !refusal.untold && refusal.status != 503;
+    let headers = match told {
+        false => XRateLimitHeadersRfcVersion::Off,
+        true => XRateLimitHeadersRfcVersion::DraftVersion03,
     };
     RateLimitFilter {
         domain: limit::DOMAIN.to_owned(),
@@ -102,6 +115,8 @@ fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
         status_on_error: refusal.fail_closed.then_some(HttpStatus { code: UNAVAILABLE }),
         disable_x_envoy_ratelimited_header: true,
         enable_x_ratelimit_headers: headers.into(),
+        // Envoy says so beside a 429 alone.
+        enable_retry_after_header: told && refusal.status == 429,
         rate_limited_status: (refusal.status != 429).then(|| HttpStatus { code: refusal.status.into() }),
         response_headers_to_add: refusal.headers.iter().map(header).collect(),
         rate_limit_service: Some(RateLimitServiceConfig {
@@ -125,24 +140,33 @@ fn header((name, value): &(String, String)) -> HeaderValueOption {
     }
 }
 
-/// One descriptor: which limit, and what it counts by; and for requests under way one more, which gives back when the
+/// One descriptor: which limit, and what it counts by; and one more for each thing that is taken or given back when the
 /// request ends, be it that it was refused. `model::limit` says why so.
 fn descriptors(limit: &RouteLimit) -> Vec<RateLimit> {
-    let which = generic(limit::LIMIT_ENTRY, limit.id.to_string());
-    let by = limit.key.parts().iter().map(|key| action(key, &limit.exempt));
-    let actions = std::iter::once(which).chain(by);
-    let actions = actions.map(|specifier| Action { action_specifier: Some(specifier) }).collect();
-    let charge = RateLimit { actions, ..RateLimit::default() };
-    if !limit.under_way {
-        return vec![charge];
-    }
-    let one = HitsAddend {
-        number: Some(UInt64Value { value: 1 }),
-        is_negative_hits: true,
-        ..HitsAddend::default()
+    let entries = |which: &str| {
+        let which = generic(which, limit.id.to_string());
+        let by = limit.key.parts().iter().map(|key| action(key, &limit.exempt));
+        let actions = std::iter::once(which).chain(by);
+        let actions = actions.map(|specifier| Action { action_specifier: Some(specifier) }).collect();
+        RateLimit { actions, ..RateLimit::default() }
     };
-    let give_back = RateLimit { apply_on_stream_done: true, hits_addend: Some(one), ..charge.clone() };
-    vec![charge, give_back]
+    let at_end = |which: &str, hits: HitsAddend| RateLimit {
+        apply_on_stream_done: true,
+        hits_addend: Some(hits),
+        ..entries(which)
+    };
+    let mut all = vec![RateLimit { hits_addend: cost::at_start(&limit.cost), ..entries(limit::LIMIT_ENTRY) }];
+    if limit.under_way {
+        let one = HitsAddend {
+            number: Some(UInt64Value { value: 1 }),
+            is_negative_hits: true,
+            ..HitsAddend::default()
+        };
+        all.push(at_end(limit::LIMIT_ENTRY, one));
+    }
+    let settled = cost::at_end(&limit.cost);
+    all.extend(settled.into_iter().map(|hits| at_end(limit::SETTLE_ENTRY, hits)));
+    all
 }
 
 /// The entry of a key. Where it has no value, or an empty one, the descriptor is dropped.

@@ -87,14 +87,13 @@ fn tls_context() -> Value {
 }
 
 fn http_connection_manager(listener: &str, settings: &Settings) -> Value {
-    let rate_limit = settings.ratelimit.is_some();
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": listener,
         "scoped_routes": scoped_routes(),
         "early_header_mutation_extensions": [{"name": "scope", "typed_config": early_headers(listener)}],
-        "http_filters": filters::http_filters(rate_limit, false),
-        "upgrade_configs": [{"upgrade_type": "websocket", "filters": filters::http_filters(rate_limit, true)}],
+        "http_filters": filters::http_filters(settings, false),
+        "upgrade_configs": [{"upgrade_type": "websocket", "filters": filters::http_filters(settings, true)}],
         "use_remote_address": true,
         "skip_xff_append": true,
         "generate_request_id": true,

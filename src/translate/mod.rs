@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 pub mod cluster;
+mod cost;
 #[cfg(test)]
 mod deprecation_tests;
 pub mod endpoint;
@@ -12,11 +13,13 @@ pub mod fallback;
 pub mod filters;
 #[cfg(test)]
 mod golden_tests;
+pub mod limit_set;
 pub mod limits;
 pub mod listener;
 pub mod mutual_tls;
 pub mod names;
 pub mod proto;
+pub mod rate_limit_config;
 pub mod route;
 mod route_effects;
 pub mod scope;

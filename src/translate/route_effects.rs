@@ -270,6 +270,7 @@ pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects,
     for (filter, config) in limits::per_route(&effects.rate_limits) {
         set(&filter, config);
     }
+    route.request_body_buffer_limit = limits::buffer_limit(&effects.rate_limits);
     if let Some(fault) = &effects.fault {
         set("envoy.filters.http.fault", pack(&http_fault(&fault.value)));
     }

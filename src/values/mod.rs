@@ -9,6 +9,7 @@ pub mod forbidden;
 pub mod hash;
 pub mod header;
 pub mod host;
+pub mod key_set;
 pub mod limit_key;
 pub mod matching;
 pub mod network;

@@ -2,7 +2,7 @@
 //!
 //! It knows neither Kubernetes nor the model; it could be a crate of its own. Leaves first:
 //!
-//! - [`type_url`], [`resource`]: one named, versioned, encoded message, shared by all streams.
+//! - [`Audience`], [`type_url`], [`resource`]: who is sent what; one named, versioned, encoded message, shared by all streams.
 //! - [`snapshot`]: everything there is to send at one moment. Immutable, cheap to clone, and it remembers what changed.
 //! - [`message`]: what a client asks and what it is answered, the same for both variants of the protocol.
 //! - [`session`]: the protocol itself, one stream's state machine. Pure: no task, no socket, no clock.
@@ -19,6 +19,7 @@
 //! - A rejected resource never holds up another one.
 //! - A change costs each stream O(what changed), never O(what exists).
 
+mod audience;
 mod codec;
 pub mod message;
 pub mod observer;
@@ -28,6 +29,7 @@ pub mod session;
 pub mod snapshot;
 pub mod type_url;
 
+pub use audience::Audience;
 pub use resource::{Resource, Version};
 pub use snapshot::{Snapshot, Update};
 pub use type_url::TypeUrl;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::TypeUrl;
 use super::message::{Protocol, Response};
 use super::session::{Counts, Event, Progress};
 use super::snapshot::Resources;
+use super::{Audience, TypeUrl};
 
 /// Is told of every stream.
 pub trait Observer: Send + Sync {
@@ -25,6 +25,8 @@ pub trait StreamObserver: Send {
     fn id(&self) -> u64;
     /// Who the client is, as it says itself.
     fn identify(&self, id: &str, cluster: &str, user_agent: String);
+    /// What the client is, once that is known.
+    fn is(&self, audience: Audience);
     /// A response goes out, of this size on the wire, without framing.
     fn on_response(&self, response: &Response, bytes: usize, now: SystemTime);
     /// What the client has accepted by now.

@@ -29,7 +29,7 @@ use super::message::{DeltaFrame, Protocol, Request, Response, SotwFrame};
 use super::observer::{Observer, StreamObserver};
 use super::session::{Event, Session, Settings};
 use super::snapshot::Receiver;
-use super::{Snapshot, TypeUrl};
+use super::{Audience, Snapshot, TypeUrl};
 
 /// The largest request that is read. A client that holds 100,000 resources names them all when it comes back.
 const MAX_REQUEST: usize = 128 << 20;
@@ -167,6 +167,10 @@ struct Stream<W: Wire> {
     observer: Box<dyn StreamObserver>,
     /// `node.id`, once the client said it.
     node: Option<String>,
+    /// `node.user_agent_name`, likewise.
+    user_agent_name: String,
+    /// What it is, from its first request on.
+    audience: Option<Audience>,
 }
 
 impl<W: Wire> Stream<W> {
@@ -181,6 +185,8 @@ impl<W: Wire> Stream<W> {
             responses: VecDeque::new(),
             observer,
             node: None,
+            user_agent_name: String::new(),
+            audience: None,
         }
     }
 
@@ -230,16 +236,27 @@ impl<W: Wire> Stream<W> {
         if let Some(node) = W::node(&mut request).filter(|_| self.node.is_none()) {
             self.identify(node);
         }
-        match request.try_into() {
-            Ok(request) => {
-                tracing::trace!(node = self.node, ?request, "received");
-                Some(self.session.as_mut()?.on_request(request, Instant::now()))
+        let not_served = |type_url: &str| {
+            tracing::warn!(node = self.node, type_url, "asked for a type that is not served");
+            Some(Vec::new())
+        };
+        let request = match request.try_into() {
+            Ok(request) => request,
+            Err(type_url) => return not_served(&type_url),
+        };
+        let audience = match self.audience {
+            Some(audience) => audience,
+            None => {
+                let audience = Audience::new(&self.user_agent_name, request.type_url);
+                self.observer.is(audience);
+                *self.audience.insert(audience)
             }
-            Err(type_url) => {
-                tracing::warn!(node = self.node, type_url, "asked for a type that is not served");
-                Some(Vec::new())
-            }
+        };
+        if request.type_url.audience() != audience {
+            return not_served(request.type_url.as_str());
         }
+        tracing::trace!(node = self.node, ?request, "received");
+        Some(self.session.as_mut()?.on_request(request, Instant::now()))
     }
 
     fn identify(&mut self, node: Node) {
@@ -255,6 +272,7 @@ impl<W: Wire> Stream<W> {
         tracing::info!(node = node.id, cluster = node.cluster, user_agent, "connected");
         self.observer.identify(&node.id, &node.cluster, user_agent);
         self.node = Some(node.id);
+        self.user_agent_name = node.user_agent_name;
     }
 
     fn frame(&self, response: &Response) -> W::Frame {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Audience;
+
 /// A type of resource.
 ///
 /// The order of declaration is the order of sending: endpoints go before all else, then clusters before what refers to
@@ -23,11 +25,15 @@ pub enum TypeUrl {
     RouteConfiguration,
     /// Which route configuration serves which scope key (SRDS).
     ScopedRouteConfiguration,
+    /// Limits, for a rate limit service of ours.
+    LimitSet,
+    /// Limits, for that of envoyproxy/ratelimit.
+    RateLimitConfig,
 }
 
 impl TypeUrl {
     /// How many types there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 
     /// Every type, in the order of sending.
     pub const ALL: [TypeUrl; Self::COUNT] = [
@@ -38,6 +44,8 @@ impl TypeUrl {
         TypeUrl::Listener,
         TypeUrl::RouteConfiguration,
         TypeUrl::ScopedRouteConfiguration,
+        TypeUrl::LimitSet,
+        TypeUrl::RateLimitConfig,
     ];
 
     /// The URL that stands in requests, responses and every `Any`.
@@ -54,6 +62,16 @@ impl TypeUrl {
             TypeUrl::ScopedRouteConfiguration => {
                 "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
             }
+            TypeUrl::LimitSet => "type.googleapis.com/chancery.ratelimit.v1.LimitSet",
+            TypeUrl::RateLimitConfig => "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig",
+        }
+    }
+
+    /// Who is sent resources of this type.
+    pub const fn audience(self) -> Audience {
+        match self {
+            TypeUrl::LimitSet | TypeUrl::RateLimitConfig => Audience::RateLimit,
+            _ => Audience::Envoy,
         }
     }
 
@@ -90,7 +108,14 @@ impl TypeUrl {
     /// In the state-of-the-world variant these are also the types whose responses hold the whole set, so that what a
     /// response lacks is gone.
     pub const fn has_wildcard(self) -> bool {
-        matches!(self, TypeUrl::Cluster | TypeUrl::Listener | TypeUrl::ScopedRouteConfiguration)
+        matches!(
+            self,
+            TypeUrl::Cluster
+                | TypeUrl::Listener
+                | TypeUrl::ScopedRouteConfiguration
+                | TypeUrl::LimitSet
+                | TypeUrl::RateLimitConfig
+        )
     }
 }
 
@@ -116,6 +141,8 @@ mod tests {
             config::listener::v3::Listener::type_url(),
             config::route::v3::RouteConfiguration::type_url(),
             config::route::v3::ScopedRouteConfiguration::type_url(),
+            "type.googleapis.com/chancery.ratelimit.v1.LimitSet".to_owned(),
+            envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig::type_url(),
         ];
         for (t, url) in TypeUrl::ALL.into_iter().zip(messages) {
             assert_eq!(t.as_str(), url);

@@ -141,8 +141,11 @@ fn limits(world: &World) {
     until_answered(world, "401");
     let mine = || world.answer("models.example", "/sentiment", "x-api-key: mine\r\n");
     assert_eq!([mine(), mine()], ["200 sentiment-v2", "429"]);
+    let accepted = "--for=condition=Accepted";
+    world.kubectl(&["wait", "ratelimitpolicy/quota", accepted, "--timeout=60s", NAMESPACE]);
     let table = world.kubectl(&["get", "ratelimitpolicies", NAMESPACE]);
-    assert_eq!(last_row(&table)[..3], ["quota", "Ingress", "sentiment"], "{table}");
+    let row = ["quota", "Ingress", "sentiment", "1", "1h", "True"];
+    assert_eq!(last_row(&table)[..6], row, "{table}");
     let explained = world.kubectl(&["explain", "ratelimitpolicy.spec.limits"]);
     assert!(explained.contains("window"), "{explained}");
     world.kubectl(&["delete", "ratelimitpolicy", "quota", NAMESPACE]);

@@ -139,6 +139,18 @@ pub(crate) fn leads(cluster: &Cluster) {
             (now && said == (http == &absent)).then_some(())
         });
     }
+    let policy = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "RateLimitPolicy",
+        "metadata": {"name": "quota", "namespace": "default"},
+        "spec": {
+            "targetRef": {"kind": "Ingress", "name": "models"},
+            "limits": [{"key": {"clientAddress": true}, "requests": 1000, "window": "1s"}],
+        },
+    });
+    cluster.apply(&policy.to_string());
+    until("the status of a RateLimitPolicy", || {
+        (shown("ratelimitpolicy/quota", ".status.conditions[*].reason") == "Accepted").then_some(())
+    });
     let used = |verb: &str, group: &str, resource: &str| {
         until(&format!("{verb} of {resource}"), || {
             refused_nothing(cluster).contains(&(verb.into(), group.into(), resource.into())).then_some(())

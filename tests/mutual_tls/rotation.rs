@@ -21,7 +21,7 @@ fn an_exchange_breaks_no_stream_and_no_request() {
     world.start_envoy();
     until("a request that is counted", || world.ask(HOST).ok());
     let streams = world.streams();
-    assert_eq!(streams.len(), 1);
+    assert_eq!(streams.len(), 2, "those of Envoy and of the rate limit service");
 
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let port = world.http;
@@ -44,7 +44,7 @@ fn an_exchange_breaks_no_stream_and_no_request() {
         client.join().unwrap()
     });
     assert!(failures.is_empty(), "{} of {asked:?} failed: {}", failures.len(), failures[0]);
-    assert_eq!(world.streams(), streams, "the stream is the same");
+    assert_eq!(world.streams(), streams, "the streams are the same");
     let connections =
         get(world.envoy_admin, "/stats?filter=^cluster.chancery_xds.upstream_cx_total$").unwrap();
     assert!(connections.contains("upstream_cx_total: 1\n"), "{connections}");

@@ -169,7 +169,7 @@ impl World {
     pub(crate) fn start_ratelimit(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));
         command.args(["ratelimit", &format!("--ratelimit-listen=0.0.0.0:{}", self.ratelimit)]);
-        command.arg(format!("--server={ADDRESS}:{}", self.admin)).args(self.volumes[1].flags());
+        command.arg(format!("--xds={ADDRESS}:{}", self.xds)).args(self.volumes[1].flags());
         let health = free_port();
         command.arg(format!("--health-listen={ADDRESS}:{health}"));
         self.start("ratelimit.log", &mut command);

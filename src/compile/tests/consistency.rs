@@ -13,6 +13,8 @@ use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, Scope
 use prost::Message;
 
 use crate::compile::Published;
+use crate::messages::ratelimit::LimitSet;
+use crate::model::limit::Limit;
 use crate::settings::Settings;
 use crate::translate::names;
 use crate::xds::{Snapshot, TypeUrl};
@@ -169,4 +171,9 @@ fn limits(published: &Published) {
     let of_hosts: Names =
         published.hosts.values().flat_map(|host| &host.limits).map(|limit| limit.id.to_string()).collect();
     assert_eq!(in_force, of_hosts);
+    assert_eq!(in_force, names_of(&published.snapshot, TypeUrl::LimitSet));
+    for (id, set) in decoded::<LimitSet>(&published.snapshot, TypeUrl::LimitSet) {
+        let sent: Vec<_> = set.limits.into_iter().map(|limit| Limit::try_from(limit).unwrap()).collect();
+        assert_eq!(sent.iter().collect::<Vec<_>>(), [published.limits.get(&id).unwrap()]);
+    }
 }

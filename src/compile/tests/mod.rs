@@ -3,6 +3,7 @@
 mod certificates;
 mod consistency;
 mod events;
+mod limits;
 mod rejections;
 mod secrets;
 mod wire;
@@ -19,7 +20,7 @@ use crate::descriptors;
 use crate::settings::Settings;
 use crate::store::Change;
 use crate::translate::listener::listeners;
-use crate::values::Kind;
+use crate::values::{Kind, ObjectKey};
 use crate::xds::{Resource, Snapshot, TypeUrl, Version};
 use certificates::certificate;
 use events::{Event, Remains, batches, ratelimit, settings};

@@ -24,7 +24,7 @@ use crate::source::files::{self, Content, Item};
 use crate::store::Change;
 use crate::translate::names;
 use crate::values::{Kind, ObjectKey};
-use crate::xds::{TypeUrl, server, snapshot};
+use crate::xds::{Audience, TypeUrl, server, snapshot};
 
 /// Nothing here takes as long, unless it does not come at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +81,8 @@ impl Plane {
                 wanted.then(|| ((type_url, name), resource.version().to_string()))
             })
         };
-        TypeUrl::ALL.into_iter().flat_map(of_type).collect()
+        let sent = TypeUrl::ALL.into_iter().filter(|type_url| type_url.audience() == Audience::Envoy);
+        sent.flat_map(of_type).collect()
     }
 }
 

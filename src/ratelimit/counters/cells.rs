@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::key::{AsIs, CounterKey};
+use super::saved::SavedCell;
 use crate::ratelimit::algorithms::State;
 
 /// A shard looks for idle counters no more often than this, in milliseconds, so that a flood cannot make every hit
@@ -69,6 +70,19 @@ impl Cells {
         } else {
             self.small.insert(key, Small { at, used, idle_at });
         }
+    }
+
+    /// The counters that are worth keeping over a restart.
+    pub(super) fn lasting(&self, now: u64) -> impl Iterator<Item = SavedCell> {
+        let cell = |key: &CounterKey, has_parts, idle_at| {
+            let state = self.get(*key, has_parts).unwrap_or_default();
+            SavedCell { key: (key.high, key.low), has_parts, state, idle_at }
+        };
+        let small = self.small.iter().map(move |(key, found)| (*key, false, found.idle_at));
+        let parted =
+            self.parted.iter().map(|(key, found)| (*key, true, u64::from(found.idle_at_second) * 1_000));
+        let lasting = small.chain(parted).filter(move |(key, _, idle_at)| key.is_lasting() && *idle_at > now);
+        lasting.map(move |(key, has_parts, idle_at)| cell(&key, has_parts, idle_at))
     }
 
     /// Drops the counters that equal none, unless that was done a moment ago. Returns how many went.

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
+use super::saved::is_lasting;
 use crate::model::limit::{Algorithm, Limit};
 
 /// The key of one counter.
@@ -13,7 +14,14 @@ use crate::model::limit::{Algorithm, Limit};
 pub(super) struct CounterKey {
     /// Picks the shard.
     pub(super) high: u64,
-    low: u64,
+    pub(super) low: u64,
+}
+
+impl CounterKey {
+    /// Whether the counter is worth keeping over a restart; a bit of the hash says so.
+    pub(super) fn is_lasting(self) -> bool {
+        self.low & 1 == 1
+    }
 }
 
 impl Hash for CounterKey {
@@ -23,7 +31,7 @@ impl Hash for CounterKey {
 }
 
 /// The secret of a process.
-pub(super) struct Secret([u8; 192]);
+pub(super) struct Secret(pub(super) [u8; 192]);
 
 impl Secret {
     /// Draws a secret from the operating system's randomness, which seeds the standard library's hasher.
@@ -48,7 +56,8 @@ impl Secret {
 
     fn hash(&self, limit: &Limit, key: &[Entry], kind: u8) -> CounterKey {
         let hash = xxh3_128_with_secret(&identity(limit, key, kind), &self.0);
-        CounterKey { high: (hash >> 64) as u64, low: hash as u64 }
+        let lasting = u64::from(is_lasting(&limit.algorithm));
+        CounterKey { high: (hash >> 64) as u64, low: hash as u64 & !1 | lasting }
     }
 }
 

@@ -9,13 +9,15 @@
 //! limit's one overflow counter, and a key that gets a counter while that one is in use begins with what it has used.
 //! So a flood of keys may be refused too much but is never allowed more.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::cells::Cells;
 use super::key::{CounterKey, Secret};
-use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
+pub use super::saved::{Saved, SavedCell};
+use super::{Ask, Counters, Hits, Outcome, StoreState, Unavailable, admitted};
 use crate::clock;
 use crate::ratelimit::algorithms::{Now, State, Verdict, charges_refusals, count, has_parts};
 
@@ -26,7 +28,7 @@ pub const DEFAULT_CAPACITY: usize = SHARDS * 14_336;
 /// The most shards: enough that a search of one holds up few others, and not for long.
 const SHARDS: usize = 64;
 
-/// The table. Its clock starts with it and only goes forward.
+/// The table. Its clock starts with it, or goes on with that of one that was saved, and only goes forward.
 pub struct Memory {
     shards: Box<[Mutex<Cells>]>,
     shard_capacity: usize,
@@ -38,6 +40,14 @@ pub struct Memory {
     evicted: AtomicU64,
     secret: Secret,
     epoch: Instant,
+    /// What its clock showed then: more than 0 if it goes on with that of a process before.
+    base: u64,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Memory").field(&self.usage()).finish()
+    }
 }
 
 /// What a table holds and has been through.
@@ -100,7 +110,38 @@ impl Memory {
             evicted: AtomicU64::new(0),
             secret: Secret::random(),
             epoch: Instant::now(),
+            base: 0,
         }
+    }
+
+    /// A table that goes on with what another one saved, of the same capacity. While there was none, its clock went on.
+    #[must_use]
+    pub fn resumed(saved: &Saved) -> Self {
+        let away = unix_ms().saturating_sub(saved.unix_ms);
+        let base = saved.ticks.saturating_add(away);
+        let table = Self { secret: Secret(saved.secret), base, ..Self::default() };
+        for cell in saved.cells.iter().filter(|cell| cell.idle_at > base) {
+            let key = CounterKey { high: cell.key.0, low: cell.key.1 };
+            let mut shard = lock(&table.shards[table.shard_of(key)]);
+            if shard.len() < table.shard_capacity {
+                shard.insert(key, cell.has_parts, cell.state, cell.idle_at);
+            }
+        }
+        table
+    }
+
+    /// The counters of quotas of a day and more. Decisions go on meanwhile, so one may be in it in part.
+    #[must_use]
+    pub fn saved(&self) -> Saved {
+        let (ticks, mut cells) = (self.ticks(), Vec::new());
+        for shard in &self.shards {
+            cells.extend(lock(shard).lasting(ticks));
+        }
+        Saved { secret: self.secret.0, ticks, unix_ms: unix_ms(), cells }
+    }
+
+    fn ticks(&self) -> u64 {
+        self.base.saturating_add(ms(self.epoch.elapsed()))
     }
 
     /// What it holds now.
@@ -264,11 +305,21 @@ fn outcome(verdict: &Verdict) -> Outcome {
     Outcome { allowed: verdict.allowed, remaining: verdict.remaining, reset_ms: verdict.reset_ms }
 }
 
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms() -> u64 {
+    ms(clock::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 impl Counters for Memory {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let since_1970 = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(self.decide_at(asks, Now { ticks: ms(self.epoch.elapsed()), unix_ms: ms(since_1970) }))
+        Ok(self.decide_at(asks, Now { ticks: self.ticks(), unix_ms: unix_ms() }))
+    }
+
+    fn state(&self) -> Option<StoreState> {
+        Some(StoreState { kind: "memory", usage: self.usage(), shared: None })
     }
 }
 

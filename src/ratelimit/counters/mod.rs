@@ -5,17 +5,21 @@ mod cells;
 mod key;
 pub mod memory;
 pub mod redis;
+mod saved;
 #[cfg(test)]
 mod suite;
 
+use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 
 use memory::{Memory, Usage};
-use redis::{OpenError, RedisOptions, Shared};
+use redis::{OpenError, Shared};
 
 use crate::model::limit::Limit;
+use crate::options::RedisOptions;
 pub use crate::ratelimit::algorithms::Hits;
 
 /// Hits wanted of one counter of one limit.
@@ -78,6 +82,11 @@ pub trait Counters: Send + Sync + 'static {
     /// Answers each ask, in order. Those allowed are charged if the request is [`admitted`], else none is: only gauges,
     /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
+
+    /// What it is like now, if that is known.
+    fn state(&self) -> Option<StoreState> {
+        None
+    }
 }
 
 /// What a store is like now.
@@ -85,13 +94,24 @@ pub trait Counters: Send + Sync + 'static {
 #[serde(rename_all = "camelCase")]
 pub struct StoreState {
     /// `memory` or `redis`.
-    pub store: &'static str,
-    /// Where it is, if not in this process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
+    pub kind: &'static str,
+    /// The counters in this process: all, or what is remembered here of those that are elsewhere.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// How those that are elsewhere are reached.
+    #[serde(flatten)]
+    pub shared: Option<SharedState>,
+}
+
+/// What a store that replicas share is like now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedState {
+    /// Where it is.
+    pub address: String,
     /// Whether it answers; if not, each limit's failure mode decides.
     pub available: bool,
-    /// Calls so far, where it takes calls.
+    /// Calls so far.
     pub calls: u64,
     /// Calls that had no answer in time, or a bad one.
     pub failures: u64,
@@ -102,50 +122,23 @@ pub struct StoreState {
 }
 
 /// The store that was asked for.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Store {
     /// In this process.
-    Memory(Memory),
+    Memory(Arc<Memory>),
     /// In a Redis.
     Redis(Box<Shared>),
 }
 
 impl Store {
-    /// The store at this Redis, or in this process.
+    /// The store at this Redis, or without one this table.
     ///
     /// # Errors
     /// When there can be no such Redis.
-    pub fn open(redis: Option<RedisOptions>) -> Result<Self, OpenError> {
+    pub fn open(redis: Option<RedisOptions>, memory: Arc<Memory>) -> Result<Self, OpenError> {
         Ok(match redis {
             Some(options) => Self::Redis(Box::new(Shared::open(options)?)),
-            None => Self::Memory(Memory::default()),
+            None => Self::Memory(memory),
         })
-    }
-
-    /// What it is like now.
-    #[must_use]
-    pub fn state(&self) -> StoreState {
-        match self {
-            Self::Memory(_) => StoreState {
-                store: "memory",
-                address: None,
-                available: true,
-                calls: 0,
-                failures: 0,
-                untold: 0,
-                leases: 0,
-            },
-            Self::Redis(shared) => shared.state(),
-        }
-    }
-
-    /// The counters that are in this process.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        match self {
-            Self::Memory(memory) => memory.usage(),
-            Self::Redis(shared) => shared.usage(),
-        }
     }
 
     /// Keeps the connection to it, if there is one. Never ends.
@@ -173,17 +166,30 @@ impl Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self::Memory(Memory::default())
+        Self::Memory(Arc::default())
     }
 }
 
 impl Counters for Store {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
         match self {
-            Self::Memory(memory) => memory.decide(asks).await,
+            Self::Memory(memory) => Counters::decide(&**memory, asks).await,
             // Its future is large, and a decision in memory need not carry it.
             Self::Redis(shared) => Box::pin(shared.decide(asks)).await,
         }
+    }
+
+    fn state(&self) -> Option<StoreState> {
+        match self {
+            Self::Memory(memory) => memory.state(),
+            Self::Redis(shared) => shared.state(),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.state()).finish()
     }
 }
 

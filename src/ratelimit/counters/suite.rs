@@ -10,10 +10,11 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
 use super::memory::Memory;
+use super::redis::Shared;
 use super::redis::server::Server;
-use super::redis::{Mode, RedisOptions, Shared};
 use super::{Ask, Hits, Outcome, Role};
 use crate::model::limit::{Algorithm, FailureMode, Key, Limit};
+use crate::options::{RedisMode, RedisOptions};
 use crate::ratelimit::algorithms::{State, charges_refusals, count};
 use crate::values::calendar::{CalendarUnit, TimeZone};
 
@@ -47,7 +48,7 @@ impl OnRedis {
         let options = RedisOptions {
             address: server.url().parse().unwrap(),
             authority: None,
-            mode: Mode::Exact,
+            mode: RedisMode::Exact,
             deadline: Duration::from_secs(60),
             failure_mode: FailureMode::Closed,
         };

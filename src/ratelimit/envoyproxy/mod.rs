@@ -3,12 +3,14 @@
 //! ```text
 //! folder ─read→ text ─yaml→ File ─rules→ Rules: a trie ─find→ Rule
 //!  (follow)      (pure from here on)                (matching)
+//! xDS ──────────→ message ─config→ File …
 //! ```
 //!
 //! What is meant as it is there: the keys, the order in which descriptors match, the rule of depth, wildcards, shared
 //! thresholds, `unlimited`, `replaces`, shadow and quota mode, overrides by the caller. Three things are meant otherwise
 //! unless [`Compatible`] says so.
 
+mod config;
 pub mod dump;
 pub mod follow;
 mod matching;
@@ -65,7 +67,7 @@ pub enum Error {
     /// A descriptor, or the file as a whole, says what cannot be.
     #[error("{file}: {at}: {reason}")]
     Meaning {
-        /// The file's name below the folder.
+        /// The file's name below the folder, or the resource's.
         file: String,
         /// The place, such as `descriptors[0].descriptors[2].rate_limit.unit`.
         at: String,
@@ -74,5 +76,7 @@ pub enum Error {
     },
 }
 
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use super::pattern::Patterns;
 use super::yaml::{self, Descriptor, File, RateLimit};
-use super::{Error, Reading};
+use super::{Error, Reading, config};
 use crate::model::limit::{Algorithm, Key, Limit};
+use crate::ratelimit::decisions::{Decided, Tally};
 
 /// Every limit of a folder. Pure: the same files give the same rules.
 #[derive(Debug, Default)]
@@ -58,28 +59,15 @@ pub struct Rule {
     pub replaces: Vec<Box<str>>,
     /// Sent along in the dynamic metadata while it is within its limit.
     pub metadata: Map<String, Value>,
+    /// Outlives its changes.
     pub(in crate::ratelimit) tally: Arc<Tally>,
 }
 
-/// Decisions by one rule. They outlive its changes.
-#[derive(Debug, Default)]
-pub(in crate::ratelimit) struct Tally {
-    within: AtomicU64,
-    over: AtomicU64,
-}
-
-impl Tally {
-    pub(in crate::ratelimit) fn count(&self, allowed: bool) {
-        let counter = if allowed { &self.within } else { &self.over };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl Rule {
-    /// Descriptors so far that were within the limit, and over it.
+    /// What it decided so far.
     #[must_use]
-    pub fn decided(&self) -> (u64, u64) {
-        (self.tally.within.load(Ordering::Relaxed), self.tally.over.load(Ordering::Relaxed))
+    pub fn decided(&self) -> Decided {
+        self.tally.read()
     }
 }
 
@@ -93,8 +81,23 @@ impl Rules {
         for (name, text) in files {
             let form = |reason| Error::Form { file: name.clone(), reason };
             let file = yaml::parse(text).map_err(form)?;
-            let wrong = |(at, reason)| Error::Meaning { file: name.clone(), at, reason };
-            rules.add(file).map_err(wrong)?;
+            rules.add(name, file)?;
+        }
+        Ok(rules)
+    }
+
+    /// The rules of these messages, each as a file.
+    ///
+    /// # Errors
+    /// As for [`Self::read`], with the name of the message.
+    pub fn of_configs(
+        configs: impl IntoIterator<Item = RateLimitConfig>,
+        reading: Reading,
+    ) -> Result<Self, Error> {
+        let mut rules = Self { reading, ..Self::default() };
+        for config in configs {
+            let name = config.name.clone();
+            rules.add(&name, config::file(config))?;
         }
         Ok(rules)
     }
@@ -129,7 +132,17 @@ impl Rules {
         self.nodes.iter().filter_map(|node| node.rule.as_ref())
     }
 
-    fn add(&mut self, file: File) -> Result<(), Wrong> {
+    /// Those that metrics tell apart, with what they decided.
+    pub(in crate::ratelimit) fn labelled(&self) -> impl Iterator<Item = (Arc<str>, Decided)> {
+        self.iter().filter(|rule| rule.tally.is_labelled()).map(|rule| (rule.path.clone(), rule.decided()))
+    }
+
+    fn add(&mut self, name: &str, file: File) -> Result<(), Error> {
+        let wrong = |(at, reason)| Error::Meaning { file: name.to_owned(), at, reason };
+        self.add_file(file).map_err(wrong)
+    }
+
+    fn add_file(&mut self, file: File) -> Result<(), Wrong> {
         let File { domain, descriptors } = file;
         if domain.is_empty() {
             return wrong("domain", "is empty: a file names the domain of its descriptors");

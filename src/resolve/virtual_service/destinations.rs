@@ -14,8 +14,7 @@ use crate::resolve::draft::Draft;
 use crate::values::{ObjectKey, Origin, host};
 
 /// How Istio makes upstream connections.
-const UPSTREAM: Upstream =
-    Upstream { protocol: None, protocol_by_port_name: true, connect_timeout: timeouts::ISTIO_CONNECT };
+const UPSTREAM: Upstream = Upstream { protocol: None, istio: true, connect_timeout: timeouts::ISTIO_CONNECT };
 
 /// The shares of a rule. None, with a finding, if no request of it can be served.
 ///

@@ -150,6 +150,38 @@ async fn a_rejection_is_known_while_the_client_is_there() {
 }
 
 #[tokio::test]
+async fn nobody_is_sent_what_is_of_another() {
+    let server = Server::start().await;
+    server.set("x", 1, 1);
+    let limits = Resource::from_bytes(TypeUrl::LimitSet, "l", Version(1), b"");
+    server.snapshots.send_modify(|snapshot| {
+        let update = Update { set: vec![Arc::new(limits)], remove: vec![] };
+        *snapshot = Some(Arc::new(snapshot.as_deref().cloned().unwrap_or_default().apply(update)));
+    });
+    for (user_agent_name, sent, refused) in [
+        ("envoy", TypeUrl::Cluster, TypeUrl::LimitSet),
+        ("chancery-ratelimit", TypeUrl::LimitSet, TypeUrl::Cluster),
+    ] {
+        let (requests, mut responses) = server.delta().await;
+        for type_url in [refused, sent] {
+            let node = Node { user_agent_name: user_agent_name.into(), ..Default::default() };
+            let type_url = type_url.as_str().into();
+            let request = discovery::DeltaDiscoveryRequest { node: Some(node), type_url, ..ask("") };
+            requests.send(request).await.unwrap();
+        }
+        let first = responses.message().await.unwrap().unwrap();
+        assert_eq!(
+            (first.type_url.as_str(), first.nonce.as_str()),
+            (sent.as_str(), "1"),
+            "{user_agent_name}"
+        );
+        let node = server.fleet.nodes().pop().unwrap();
+        assert_eq!(node.audience, sent.audience());
+        assert_eq!(node.types[&refused].responses, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_sotw_stream() {
     let server = Server::start().await;
     server.set("x", 1, 1);

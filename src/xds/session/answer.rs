@@ -167,6 +167,11 @@ impl Session {
             });
         }
         self.pend(type_url, &name, Due { since: due.since, at: now, force: false });
+        if type_url == TypeUrl::Cluster {
+            for (type_url, waiter) in self.order.waiters(&name) {
+                self.look_again(type_url, &waiter, now);
+            }
+        }
     }
 
     /// What is rejected alone was not taken from a larger response either.

@@ -141,16 +141,24 @@ impl Session {
         (self.settings.stand_in)(type_url, name).map(Arc::new)
     }
 
-    /// The first cluster that a resource refers to and that the client wants but has not accepted yet.
+    /// The first cluster that a resource refers to and that the client wants but has not accepted yet. One that it
+    /// rejected is nothing to wait for.
     fn missing_cluster(&self, resource: &Resource) -> Option<Arc<str>> {
         let clusters = self.channel(TypeUrl::Cluster);
         let is_leaving = |cluster: &Arc<str>| {
             clusters.flight.as_ref().is_some_and(|flight| flight.removed.contains(cluster))
                 || clusters.doubtful.contains_key(cluster)
         };
+        let is_rejected = |cluster: &Arc<str>| {
+            let offered = self.snapshot.get(TypeUrl::Cluster, cluster);
+            clusters.rejected.get(cluster).is_some_and(|rejection| {
+                offered.is_some_and(|offered| offered.version() == rejection.version)
+            })
+        };
         let is_missing = |cluster: &&Arc<str>| {
             clusters.subscription.covers(cluster)
                 && (!clusters.held.contains_key(*cluster) || is_leaving(cluster))
+                && !is_rejected(cluster)
         };
         if resource.type_url().requires() != TypeUrl::Cluster {
             return None;

@@ -13,8 +13,8 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, TlsCertif
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::address::{Kind, RedisOptions};
 use super::call::{self, Question, Reply, Terms};
+use crate::options::{RedisKind as Kind, RedisOptions};
 
 /// So many answers in a row that do not come in time open the circuit; any other failure does at once.
 const LATE: u32 = 3;

@@ -8,7 +8,6 @@
 //! decided key by key there; if it does not go through, what the others took is given back. So for a moment it may have
 //! taken what another would have been let through with; no more is let through.
 
-mod address;
 mod away;
 mod call;
 mod lease;
@@ -24,16 +23,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::timeout;
 
-pub use address::{Address, AddressError, Mode, RedisOptions};
 use away::Ledger;
 use call::{Answer, Question, Terms, Wanted};
 use lease::{Leases, Taken, is_lent};
 pub use link::OpenError;
 use link::{CallError, Connection, Link};
 
-use super::memory::{Memory, Usage};
-use super::{Ask, Counters, Hits, Outcome, Role, StoreState, Unavailable, admitted};
+use super::memory::Memory;
+use super::{Ask, Counters, Hits, Outcome, Role, SharedState, StoreState, Unavailable, admitted};
 use crate::model::limit::FailureMode;
+use crate::options::{RedisMode, RedisOptions};
 use crate::ratelimit::algorithms::{Now, charges_refusals};
 
 /// How often Redis is tried while it is away, and asked whether it is there while it is.
@@ -75,27 +74,6 @@ impl Shared {
             #[cfg(test)]
             at: std::sync::atomic::AtomicU64::new(0),
         })
-    }
-
-    /// What it is like now.
-    #[must_use]
-    pub fn state(&self) -> StoreState {
-        let (calls, failures) = self.link.calls();
-        StoreState {
-            store: "redis",
-            address: Some(self.options.address.to_string()),
-            available: self.link.is_connected(),
-            calls,
-            failures,
-            untold: self.ledger.len() as u64,
-            leases: self.leases.len() as u64,
-        }
-    }
-
-    /// What is remembered here of what Redis said.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        self.local.usage()
     }
 
     /// Keeps the connection. Never ends.
@@ -342,7 +320,7 @@ fn by_tag(questions: &[Question]) -> Vec<Vec<usize>> {
 
 impl Counters for Shared {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        let lent = self.options.mode == Mode::Leased && asks.iter().all(is_lent);
+        let lent = self.options.mode == RedisMode::Leased && asks.iter().all(is_lent);
         let decided = if lent {
             // Who waits for another's call waits no longer than for its own.
             timeout(self.options.deadline, self.leased(asks)).await.unwrap_or(Err(CallError::Late))
@@ -353,6 +331,19 @@ impl Counters for Shared {
             })
         };
         decided.or_else(|error| self.without(asks, &error))
+    }
+
+    fn state(&self) -> Option<StoreState> {
+        let (calls, failures) = self.link.calls();
+        let shared = SharedState {
+            address: self.options.address.to_string(),
+            available: self.link.is_connected(),
+            calls,
+            failures,
+            untold: self.ledger.len() as u64,
+            leases: self.leases.len() as u64,
+        };
+        Some(StoreState { kind: "redis", usage: self.local.usage(), shared: Some(shared) })
     }
 }
 

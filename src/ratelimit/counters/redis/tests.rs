@@ -10,7 +10,7 @@ fn options(url: &str) -> RedisOptions {
     RedisOptions {
         address: url.parse().unwrap(),
         authority: None,
-        mode: Mode::Exact,
+        mode: RedisMode::Exact,
         deadline: Duration::from_secs(60),
         failure_mode: FailureMode::Local,
     }
@@ -108,15 +108,15 @@ async fn without_redis_each_limit_decides() {
     let ask = |role| [Ask { limit: &closed, key: &key, hits: Hits::Take(1), role }];
     assert!(store.decide(&ask(Role::Binding)).await.is_err());
     assert!(store.decide(&ask(Role::Shadow)).await.is_ok());
-    assert_eq!(store.state().untold, 1);
-    assert!(!store.state().available);
+    let shared = store.state().unwrap().shared.unwrap();
+    assert_eq!((shared.untold, shared.available), (1, false));
 }
 
 /// What one has used the other knows, and what a lease of one leaves comes back.
 #[tokio::test]
 async fn leases_of_two_share_one_limit() {
     let server = Server::start();
-    let leased = RedisOptions { mode: Mode::Leased, ..options(&server.url()) };
+    let leased = RedisOptions { mode: RedisMode::Leased, ..options(&server.url()) };
     let (one, two) = (Shared::connected(leased.clone()).await, Shared::connected(leased).await);
     let limit = window("l", 20_000);
     let mut allowed = 0;

@@ -26,6 +26,8 @@ pub(super) fn universe(type_url: TypeUrl) -> &'static [&'static str] {
         TypeUrl::Listener => &["l0", "l1"],
         TypeUrl::RouteConfiguration => &["r0", "r1", "r2"],
         TypeUrl::ScopedRouteConfiguration => &["p0", "p1", "p2"],
+        TypeUrl::LimitSet => &["m0", "m1", "m2"],
+        TypeUrl::RateLimitConfig => &["g0"],
     }
 }
 
@@ -107,6 +109,8 @@ pub(super) struct Client {
     /// Whether time stood still, so that nothing may have been sent for want of patience.
     pub(super) strict: bool,
     reconnected: bool,
+    /// Clusters whose latest form was refused: no route has to wait for them.
+    refused_clusters: BTreeSet<String>,
     /// Versions of routes that were taken before a cluster of theirs, for want of patience, and the cluster.
     premature: BTreeSet<(u64, String)>,
     /// Whether the server once waited in vain to hear which routes it holds.
@@ -123,6 +127,7 @@ impl Client {
             warming: None,
             strict: true,
             reconnected: false,
+            refused_clusters: BTreeSet::new(),
             premature: BTreeSet::new(),
             unheard: false,
         };
@@ -235,6 +240,11 @@ impl Client {
         let refused: Vec<_> = response.resources.iter().filter(|(_, r)| is_refused(r.version().0)).collect();
         let takes = |at: usize| refused.is_empty() || luck >> (at % 31) & 1 == 1;
 
+        if type_url == TypeUrl::Cluster {
+            let sent = response.resources.iter().map(|(name, _)| name.to_string());
+            self.refused_clusters.retain(|name| !sent.clone().any(|sent| sent == *name));
+            self.refused_clusters.extend(refused.iter().map(|(name, _)| name.to_string()));
+        }
         let before: BTreeSet<String> = self.kind(type_url).view.keys().cloned().collect();
         self.take_removals(&response, takes);
         for (at, (name, resource)) in response.resources.iter().enumerate() {
@@ -304,7 +314,8 @@ impl Client {
         if before != Some(version) && type_url == TypeUrl::RouteConfiguration {
             let clusters = &self.kinds[TypeUrl::Cluster as usize].view;
             for cluster in requires(version).into_iter().filter(|cluster| !clusters.contains_key(*cluster)) {
-                assert!(!self.strict, "{name}@{version} came before its cluster {cluster}");
+                let may_come = !self.strict || self.refused_clusters.contains(cluster);
+                assert!(may_come, "{name}@{version} came before its cluster {cluster}");
                 self.premature.insert((version, cluster.to_owned()));
             }
         }

@@ -42,7 +42,8 @@ fn step(clock: bool, wildcards: bool) -> impl Strategy<Value = Step> {
         TypeUrl::ScopedRouteConfiguration,
     ];
     let named = prop::sample::select(named[..if wildcards { 4 } else { 3 }].to_vec());
-    let all = prop::sample::select(vec![TypeUrl::Listener, TypeUrl::ScopedRouteConfiguration]);
+    let all =
+        prop::sample::select(vec![TypeUrl::Listener, TypeUrl::ScopedRouteConfiguration, TypeUrl::LimitSet]);
     prop_oneof![
         4 => change.prop_map(Step::Change),
         3 => (named.clone(), 0..8usize).prop_map(|(t, n)| Step::Subscribe(t, n)),

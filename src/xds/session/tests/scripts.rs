@@ -26,7 +26,7 @@ use crate::xds::message::{Ask, Protocol, Request, Response};
 use crate::xds::session::{Event, Session, Settings};
 use crate::xds::{Resource, Snapshot, TypeUrl, Update, Version};
 
-const LETTERS: [&str; TypeUrl::COUNT] = ["E", "C", "S", "X", "L", "R", "P"];
+const LETTERS: [&str; TypeUrl::COUNT] = ["E", "C", "S", "X", "L", "R", "P", "M", "G"];
 
 fn type_of(letter: &str) -> TypeUrl {
     TypeUrl::ALL[LETTERS.iter().position(|l| *l == letter).unwrap_or_else(|| panic!("no type {letter}"))]

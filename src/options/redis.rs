@@ -1,4 +1,4 @@
-//! Where a Redis or a Valkey is.
+//! Where a Redis or a Valkey is, and how it is asked.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
+
+use crate::model::limit::FailureMode;
 
 /// One server, a cluster, or whichever server its sentinels name.
 ///
@@ -15,14 +17,14 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 /// redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT]/NAME[/DB]    rediss+sentinel:// with TLS to all
 /// ```
 #[derive(Clone)]
-pub struct Address {
-    pub(super) kind: Kind,
+pub struct RedisAddress {
+    pub(crate) kind: Kind,
     /// What of it may be shown: no password.
     shown: String,
 }
 
 #[derive(Clone)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     One(ConnectionInfo),
     Cluster(Vec<ConnectionInfo>),
     Sentinel {
@@ -38,16 +40,16 @@ pub(super) enum Kind {
     "{0}: write redis://HOST:PORT, rediss://HOST:PORT, several of them with commas between for a cluster, or \
      redis+sentinel://HOST:PORT,HOST:PORT/NAME"
 )]
-pub struct AddressError(String);
+pub struct RedisAddressError(String);
 
-impl AddressError {
+impl RedisAddressError {
     fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+impl FromStr for RedisAddress {
+    type Err = RedisAddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let kind = match text.split_once("+sentinel://") {
@@ -76,18 +78,18 @@ impl Kind {
 }
 
 /// A URL may hold a password, so no message repeats it.
-fn server(url: &str) -> Result<ConnectionInfo, AddressError> {
+fn server(url: &str) -> Result<ConnectionInfo, RedisAddressError> {
     let known = ["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.starts_with(scheme));
     if !known {
-        return Err(AddressError::new("no address of a Redis"));
+        return Err(RedisAddressError::new("no address of a Redis"));
     }
     if url.contains('#') {
-        return Err(AddressError::new("`#` has no meaning in an address of a Redis"));
+        return Err(RedisAddressError::new("`#` has no meaning in an address of a Redis"));
     }
-    url.into_connection_info().map_err(|error| AddressError::new(error.to_string()))
+    url.into_connection_info().map_err(|error| RedisAddressError::new(error.to_string()))
 }
 
-fn sentinel(scheme: &str, rest: &str) -> Result<Kind, AddressError> {
+fn sentinel(scheme: &str, rest: &str) -> Result<Kind, RedisAddressError> {
     const PORT: u16 = 26_379;
     let (user, rest) = match rest.rsplit_once('@') {
         Some((user, rest)) => (format!("{user}@"), rest),
@@ -96,7 +98,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Kind, AddressError> {
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (name, db) = path.split_once('/').unwrap_or((path, ""));
     if name.is_empty() {
-        return Err(AddressError::new("the name that the sentinels know the servers by is missing"));
+        return Err(RedisAddressError::new("the name that the sentinels know the servers by is missing"));
     }
     let one = |host: &str| {
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -107,19 +109,19 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Kind, AddressError> {
     Ok(Kind::Sentinel { sentinels, name: name.to_owned() })
 }
 
-impl PartialEq for Address {
+impl PartialEq for RedisAddress {
     fn eq(&self, other: &Self) -> bool {
         self.shown == other.shown
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
@@ -129,20 +131,20 @@ impl fmt::Debug for Address {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisOptions {
     /// Where it is.
-    pub address: Address,
+    pub address: RedisAddress,
     /// The PEM file of the authorities that may have signed its certificate; those of the system unless given.
     pub authority: Option<PathBuf>,
     /// How it is asked.
-    pub mode: Mode,
+    pub mode: RedisMode,
     /// How long an answer is waited for.
     pub deadline: Duration,
     /// What becomes of requests whose limit says nothing of it, while it is away.
-    pub failure_mode: crate::model::limit::FailureMode,
+    pub failure_mode: FailureMode,
 }
 
 /// How Redis is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RedisMode {
     /// For every request.
     #[default]
     Exact,
@@ -150,7 +152,7 @@ pub enum Mode {
     Leased,
 }
 
-impl Address {
+impl RedisAddress {
     /// Whether what is sent there goes over TLS.
     #[must_use]
     pub fn has_tls(&self) -> bool {
@@ -173,7 +175,7 @@ mod tests {
             ("redis+sentinel://a,b:1/main", "sentinel main", "a:26379,b:1", false),
             ("rediss+sentinel://u:sec@ret@a:1/main/3", "sentinel main", "a:1", true),
         ] {
-            let address: Address = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let address: RedisAddress = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             let read = match &address.kind {
                 Kind::One(_) => "one".to_owned(),
                 Kind::Cluster(_) => "cluster".to_owned(),
@@ -197,7 +199,7 @@ mod tests {
             "redis+sentinel://a:1",
             "redis+sentinel://:secret@/x",
         ] {
-            let error = bad.parse::<Address>().expect_err(bad).to_string();
+            let error = bad.parse::<RedisAddress>().expect_err(bad).to_string();
             assert!(!error.contains("secret"), "{error}");
         }
     }

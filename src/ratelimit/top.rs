@@ -1,0 +1,160 @@
+//! The keys with the most hits, by the space-saving sketch: a fixed number of places, and a key that has none takes over
+//! the one with the fewest hits, and its count. So a count is never too low, and too high by `at_most_over` at the most;
+//! a key with more than a 128th of its shard's hits always has a place.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+
+use super::fingerprint::{Fingerprint, Fingerprints};
+
+const SHARDS: usize = 8;
+/// Places of a shard.
+const PLACES: usize = 128;
+/// Bytes of a key that is kept as a whole.
+const LONGEST: usize = 1_024;
+
+/// The sketch.
+#[derive(Debug, Default)]
+pub(super) struct TopKeys {
+    fingerprints: Fingerprints,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    places: HashMap<Fingerprint, usize>,
+    /// Beside the keys, since they are searched for the fewest.
+    hits: Vec<u64>,
+    keys: Vec<Hot>,
+}
+
+/// A key that has a place.
+#[derive(Clone, Debug)]
+pub(super) struct Hot {
+    pub(super) fingerprint: Fingerprint,
+    /// The limit's id.
+    pub(super) limit: Arc<str>,
+    /// None if it is too long to be kept.
+    pub(super) key: Option<Box<[Entry]>>,
+    pub(super) hits: u64,
+    /// How much too high `hits` can be.
+    pub(super) at_most_over: u64,
+    /// Times that it was refused since it has the place.
+    pub(super) denied: u64,
+}
+
+impl TopKeys {
+    /// Counts what was asked for a key.
+    pub(super) fn count(&self, limit: &Arc<str>, key: &[Entry], hits: u64, denied: bool) {
+        let fingerprint = self.fingerprints.of(limit, key);
+        let mut shard = self.shard(fingerprint);
+        let at = match shard.places.get(&fingerprint) {
+            Some(at) => *at,
+            None => shard.take_place(fingerprint, limit, key),
+        };
+        shard.hits[at] = shard.hits[at].saturating_add(hits);
+        shard.keys[at].denied += u64::from(denied);
+    }
+
+    /// The name of a key.
+    pub(super) fn fingerprint(&self, limit: &str, key: &[Entry]) -> Fingerprint {
+        self.fingerprints.of(limit, key)
+    }
+
+    /// The key of this name, if it has a place.
+    pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Hot> {
+        let shard = self.shard(fingerprint);
+        shard.places.get(&fingerprint).map(|at| shard.hot(*at))
+    }
+
+    /// All that have a place, those with the most hits first.
+    pub(super) fn all(&self) -> Vec<Hot> {
+        let mut all: Vec<Hot> = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            all.extend((0..shard.keys.len()).map(|at| shard.hot(at)));
+        }
+        all.sort_by(|a, b| b.hits.cmp(&a.hits).then(a.fingerprint.cmp(&b.fingerprint)));
+        all
+    }
+
+    fn shard(&self, fingerprint: Fingerprint) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[(fingerprint.0 % SHARDS as u64) as usize])
+    }
+}
+
+impl Shard {
+    fn take_place(&mut self, fingerprint: Fingerprint, limit: &Arc<str>, key: &[Entry]) -> usize {
+        let length: usize = key.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+        let key = (length <= LONGEST).then(|| key.into());
+        let mut hot = Hot { fingerprint, limit: limit.clone(), key, hits: 0, at_most_over: 0, denied: 0 };
+        let fewest = self.hits.iter().enumerate().min_by_key(|(_, hits)| **hits);
+        let at = match fewest {
+            Some((at, hits)) if self.keys.len() == PLACES => {
+                hot.at_most_over = *hits;
+                self.places.remove(&self.keys[at].fingerprint);
+                self.keys[at] = hot;
+                at
+            }
+            _ => {
+                self.keys.push(hot);
+                self.hits.push(0);
+                self.keys.len() - 1
+            }
+        };
+        self.places.insert(fingerprint, at);
+        at
+    }
+
+    fn hot(&self, at: usize) -> Hot {
+        Hot { hits: self.hits[at], ..self.keys[at].clone() }
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // Counts are whole whatever happened to another holder of the lock.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(value: impl ToString) -> [Entry; 1] {
+        [Entry { key: "key".into(), value: value.to_string() }]
+    }
+
+    /// A few keys of many hits in a flood of 50,000 that come once.
+    #[test]
+    fn those_with_the_most_hits_outlast_a_flood() {
+        let (top, limit) = (TopKeys::default(), Arc::from("l"));
+        for n in 0..50_000 {
+            top.count(&limit, &entry(n), 1, false);
+            if n % 10 == 0 {
+                top.count(&limit, &entry(format!("hot-{}", n % 4)), 2, n % 20 == 0);
+            }
+        }
+        let all = top.all();
+        assert!(all.len() <= SHARDS * PLACES, "{}", all.len());
+        let mut first: Vec<_> = all[..2].iter().map(|hot| &hot.key.as_ref().unwrap()[0].value).collect();
+        first.sort();
+        assert_eq!(first, ["hot-0", "hot-2"]);
+        for hot in &all {
+            assert!(hot.hits >= hot.at_most_over, "{hot:?}");
+        }
+        for hot in &all[..2] {
+            assert!(hot.hits >= 5_000 && hot.hits - hot.at_most_over <= 5_000, "{hot:?}");
+        }
+        assert_eq!(all.iter().map(|hot| hot.denied).sum::<u64>(), 2_500);
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_counted_and_not_kept() {
+        let (top, limit) = (TopKeys::default(), Arc::from("l"));
+        top.count(&limit, &entry("x".repeat(LONGEST)), 1, false);
+        let all = top.all();
+        assert!(all[0].key.is_none() && all[0].hits == 1);
+    }
+}
