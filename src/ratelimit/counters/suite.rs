@@ -114,6 +114,7 @@ macro_rules! for_every_store {
 for_every_store! {
     one_refusal_charges_nobody
     what_has_no_say_refuses_nobody_and_what_is_charged_stays
+    what_an_answer_has_cost_counts_beyond_the_limit
     the_same_counter_twice_in_one_request_counts_twice
     what_is_given_back_in_a_refused_request_stays_given
     a_gauge_is_charged_whoever_refuses
@@ -160,6 +161,22 @@ fn what_has_no_say_refuses_nobody_and_what_is_charged_stays(table: &dyn Table) {
     assert_eq!(left(&narrow), 0);
     drop(table.decide_at(&[ask(&narrow, Hits::Return(1), Role::Binding)], 5));
     assert_eq!(left(&narrow), 1);
+}
+
+/// As it comes when an answer has ended: what it has cost, and what was reserved for it.
+fn what_an_answer_has_cost_counts_beyond_the_limit(table: &dyn Table) {
+    let (five, key) = (window("five", 5), key("k"));
+    let ask = |hits, role| Ask { limit: &five, key: &key, hits, role };
+    let settle = |cost, reserved| {
+        let asks = [ask(Hits::Charge(cost), Role::Shadow), ask(Hits::Return(reserved), Role::Shadow)];
+        drop(table.decide_at(&asks, 5));
+        let probe = table.decide_at(&[ask(Hits::Take(0), Role::Binding)], 5)[0];
+        (probe.allowed, probe.remaining)
+    };
+    assert_eq!(settle(3, 0), (true, 2));
+    assert_eq!(settle(9, 0), (false, 0));
+    assert_eq!(settle(0, 8), (true, 1));
+    assert_eq!(settle(1, 4), (true, 4));
 }
 
 fn the_same_counter_twice_in_one_request_counts_twice(table: &dyn Table) {
