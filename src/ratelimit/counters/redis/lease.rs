@@ -82,9 +82,9 @@ pub(super) struct Lack {
     pub(super) question: Question,
 }
 
-/// Whether what is asked may be lent.
+/// Whether what is asked may be lent. What is lent here says nothing of whether there is something left.
 pub(super) fn is_lent(ask: &Ask<'_>) -> bool {
-    matches!(ask.hits, Hits::Take(_)) && !matches!(ask.limit.algorithm, Algorithm::Concurrency { .. })
+    matches!(ask.hits, Hits::Take(1..)) && !matches!(ask.limit.algorithm, Algorithm::Concurrency { .. })
 }
 
 /// Hits that fit at once, and the hits and milliseconds that they come back at.
@@ -256,6 +256,20 @@ impl Leases {
                 lease.grant(answer.charged, &answer.outcome, now);
             } else {
                 lease.refuse(needed, &answer.outcome, now);
+            }
+        }
+    }
+
+    /// Repeats no refusal of what got hits back.
+    pub(super) fn forgive(&self, asks: &[Ask<'_>]) {
+        let mut returned = asks.iter().filter(|ask| matches!(ask.hits, Hits::Return(_))).peekable();
+        if returned.peek().is_none() {
+            return;
+        }
+        let mut leases = self.lock();
+        for ask in returned {
+            if let Some(lease) = leases.get_mut(&self.secret.counter(ask.limit, ask.key)) {
+                lease.refused = Refused::default();
             }
         }
     }

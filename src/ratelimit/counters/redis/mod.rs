@@ -275,11 +275,13 @@ impl Shared {
     /// Decides without Redis, as each limit has it.
     fn without(&self, asks: &[Ask<'_>], error: &CallError) -> Result<Vec<Outcome>, Unavailable> {
         let mode = |ask: &Ask<'_>| ask.limit.failure_mode.unwrap_or(self.options.failure_mode);
-        if asks.iter().any(|ask| ask.role != Role::Shadow && mode(ask) == FailureMode::Closed) {
+        let decides = |ask: &Ask<'_>| ask.role != Role::Shadow && !matches!(ask.hits, Hits::Return(_));
+        if asks.iter().any(|ask| decides(ask) && mode(ask) == FailureMode::Closed) {
             return Err(Unavailable(error.to_string()));
         }
-        let local: Vec<Ask<'_>> =
-            asks.iter().filter(|ask| mode(ask) == FailureMode::Local).copied().collect();
+        // What has happened counts, whatever becomes of requests.
+        let counts = |ask: &Ask<'_>| mode(ask) == FailureMode::Local || !matches!(ask.hits, Hits::Take(_));
+        let local: Vec<Ask<'_>> = asks.iter().filter(|ask| counts(ask)).copied().collect();
         let now = self.link.now();
         let outcomes = self.local.decide_at(&local, Now::from(now));
         // What was late may have been counted there, and is not to be counted twice.
@@ -287,13 +289,14 @@ impl Shared {
             self.ledger.note(&local, &outcomes, now);
         }
         let mut outcomes = outcomes.into_iter();
-        let outcome = |ask: &Ask<'_>| match mode(ask) {
-            FailureMode::Local => outcomes.next(),
-            _ => {
-                Some(Outcome { allowed: true, remaining: ask.limit.algorithm.quota().0.into(), reset_ms: 0 })
-            }
+        let outcome = |ask: &Ask<'_>| {
+            let counted = if counts(ask) { outcomes.next() } else { None };
+            counted.filter(|_| mode(ask) == FailureMode::Local).unwrap_or_else(|| {
+                let remaining = ask.limit.algorithm.quota().0.into();
+                Outcome { allowed: true, remaining, reset_ms: 0 }
+            })
         };
-        Ok(asks.iter().filter_map(outcome).collect())
+        Ok(asks.iter().map(outcome).collect())
     }
 }
 
@@ -326,6 +329,7 @@ impl Counters for Shared {
             timeout(self.options.deadline, self.leased(asks)).await.unwrap_or(Err(CallError::Late))
         } else {
             self.exact(asks).await.map(|answers| {
+                self.leases.forgive(asks);
                 self.mirror(asks, &answers);
                 answers.into_iter().map(|answer| answer.outcome).collect()
             })

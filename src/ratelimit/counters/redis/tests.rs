@@ -108,8 +108,40 @@ async fn without_redis_each_limit_decides() {
     let ask = |role| [Ask { limit: &closed, key: &key, hits: Hits::Take(1), role }];
     assert!(store.decide(&ask(Role::Binding)).await.is_err());
     assert!(store.decide(&ask(Role::Shadow)).await.is_ok());
-    let shared = store.state().unwrap().shared.unwrap();
-    assert_eq!((shared.untold, shared.available), (1, false));
+    let untold = || store.state().unwrap().shared.map(|shared| (shared.untold, shared.available));
+    assert_eq!(untold(), Some((1, false)));
+    // What has happened is told later all the same.
+    for (limit, value, hits, role) in [
+        (&closed, "cost", Hits::Charge(3), Role::Shadow),
+        (&closed, "given back", Hits::Return(1), Role::Binding),
+        (&open, "charged", Hits::Charge(3), Role::Binding),
+    ] {
+        let key = self::key(value);
+        assert!(store.decide(&[Ask { limit, key: &key, hits, role }]).await.unwrap()[0].allowed, "{value}");
+    }
+    assert_eq!(untold(), Some((4, false)));
+}
+
+/// What a replica holds of a block, and what it was refused, is not what there is.
+#[tokio::test]
+async fn a_lease_knows_not_what_is_left() {
+    let server = Server::start();
+    let leased = RedisOptions { mode: RedisMode::Leased, ..options(&server.url()) };
+    let (one, two) = (Shared::connected(leased.clone()).await, Shared::connected(leased).await);
+    let limit = window("l", 8_000);
+    let key = key("k");
+    let settle = async |store: &Shared, hits| {
+        store.decide(&[Ask { limit: &limit, key: &key, hits, role: Role::Shadow }]).await.unwrap();
+    };
+    for _ in 0..40 {
+        assert!(take(&one, &[(&limit, "k", 1)]).await[0].0);
+    }
+    settle(&two, Hits::Charge(8_000)).await;
+    assert_eq!(take(&one, &[(&limit, "k", 0)]).await, [(false, 0)]);
+    assert!(!take(&two, &[(&limit, "k", 1)]).await[0].0);
+    settle(&two, Hits::Return(u64::from(u32::MAX))).await;
+    assert_eq!(take(&two, &[(&limit, "k", 0)]).await, [(true, 8_000)]);
+    assert!(take(&two, &[(&limit, "k", 1)]).await[0].0, "the refusal is not repeated");
 }
 
 /// What one has used the other knows, and what a lease of one leaves comes back.
