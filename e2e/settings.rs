@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) keep: bool,
     /// Where kube-apiserver and etcd are: `KUBEBUILDER_ASSETS`, or where they were built.
     pub(crate) kube_assets: Option<PathBuf>,
+    /// The Redis of cases that ask for one; none where none is installed.
+    pub(crate) redis: Option<PathBuf>,
     /// `E2E_EXPECT=fail`: every case must fail, after a step of it has held.
     pub(crate) expect_failure: bool,
     /// Where working folders are made.
@@ -51,6 +53,7 @@ impl Settings {
                     Some(number.parse().with_context(|| format!("E2E_JOBS: `{number}` is not a number"))?)
                 }
             },
+            redis: redis(&project)?,
             keep: !matches!(text("E2E_KEEP")?.as_str(), "" | "0" | "false"),
             expect_failure: match text("E2E_EXPECT")?.as_str() {
                 "" | "pass" => false,
@@ -69,6 +72,15 @@ fn modes(text: &str) -> Result<Vec<Mode>> {
         "" | "all" => Ok(vec![Mode::Files, Mode::Kubernetes]),
         other => bail!("E2E_MODE: `{other}` is none of files, kubernetes, all"),
     }
+}
+
+/// The script knows which Redis is meant.
+fn redis(project: &Path) -> Result<Option<PathBuf>> {
+    let script = project.join("scripts/install-redis");
+    let said = Command::new(&script).arg("--where").output();
+    let said = said.with_context(|| format!("cannot run {}", script.display()))?;
+    let path = String::from_utf8(said.stdout).context("scripts/install-redis printed no path")?;
+    Ok(said.status.success().then(|| path.trim().into()))
 }
 
 /// The script knows where it keeps what it has built.

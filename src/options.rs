@@ -1,9 +1,14 @@
 //! What `serve` and `run` are asked to do: plain data between the command line and the application.
 
+mod redis;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+pub(crate) use redis::Kind as RedisKind;
+pub use redis::{RedisAddress, RedisAddressError, RedisMode, RedisOptions};
 
 use crate::settings::Settings;
 
@@ -26,6 +31,8 @@ pub struct ServeOptions {
     pub ratelimit_address: Option<(String, u16)>,
     /// Mutual TLS to the rate limit service: the folder, as Envoys see it, with their secrets.
     pub ratelimit_tls: Option<String>,
+    /// The Redis that shares the counters of the embedded rate limit service.
+    pub redis: Option<RedisOptions>,
     /// How clients are told what limits have left.
     pub limit_headers: LimitHeaders,
     /// The file with who may ask the quota API; without it, those on this machine.

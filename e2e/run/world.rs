@@ -100,7 +100,7 @@ impl World {
         for (name, cert) in &case.certs {
             made.push(Object::generated(authority.secret(name, cert)?));
         }
-        let mut redis = redis(case, ports, folder);
+        let mut redis = redis(case, ports, folder, settings)?;
         if let Some(redis) = &mut redis {
             redis.start()?;
             accepts(ports.redis(), redis).await?;
@@ -113,7 +113,10 @@ impl World {
             chancery: settings.chancery.clone(),
             ports,
             control_plane: control_plane(case, &cluster, ports, &edge, folder, settings)?,
-            ratelimit: names_ratelimit(case).then(|| ratelimit(ports, folder, settings)),
+            ratelimit: match names_ratelimit(case) {
+                true => Some(ratelimit(case, ports, folder, settings)?),
+                false => None,
+            },
             envoy: envoy(settings, folder),
             redis,
             edge,
@@ -340,29 +343,28 @@ fn control_plane(
     Ok(Program::new("control-plane", &settings.chancery, args, folder))
 }
 
-fn ratelimit(ports: Ports, folder: &Path, settings: &Settings) -> Program {
+/// It counts where the case has the control plane count.
+fn ratelimit(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Program> {
     let mut args: Vec<OsString> = vec!["ratelimit".into()];
     args.extend(["--ratelimit-listen".into(), ports.ratelimit().to_string().into()]);
     args.extend(["--xds".into(), ports.xds().to_string().into()]);
     args.extend(["--state-dir".into(), folder.join("ratelimit-state").into()]);
-    Program::new("ratelimit", &settings.chancery, args, folder)
+    let of_redis = case_args(case, ports, folder)?.into_iter().filter(|arg| arg.starts_with("--redis-"));
+    args.extend(of_redis.map(OsString::from));
+    Ok(Program::new("ratelimit", &settings.chancery, args, folder))
 }
 
-fn redis(case: &Case, ports: Ports, folder: &Path) -> Option<Program> {
-    let args = [
-        "--port",
-        &ports.redis().port().to_string(),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
+fn redis(case: &Case, ports: Ports, folder: &Path, settings: &Settings) -> Result<Option<Program>> {
+    if !case.services.contains(&BackingService::Redis) {
+        return Ok(None);
+    }
+    let Some(path) = &settings.redis else {
+        bail!("there is no redis-server: scripts/install-redis brings one")
+    };
+    let port = ports.redis().port().to_string();
+    let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let args = args.into_iter().map(OsString::from).collect();
-    case.services
-        .contains(&BackingService::Redis)
-        .then(|| Program::new("redis", Path::new("redis-server"), args, folder))
+    Ok(Some(Program::new("redis", path, args, folder)))
 }
 
 /// Has the product make Envoy's bootstrap.

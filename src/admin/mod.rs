@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::compile::Published;
 use crate::fleet::Fleet;
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::decisions::Decisions;
 use crate::tls::MutualTls;
 use crate::xds::snapshot;
@@ -57,8 +57,8 @@ pub struct State {
 pub struct RateLimit {
     /// What it decided.
     pub decisions: Arc<Decisions>,
-    /// Its counters, where they are in memory.
-    pub counters: Option<Arc<Memory>>,
+    /// Its counters.
+    pub counters: Arc<Store>,
 }
 
 const PATHS: [&str; 9] = [

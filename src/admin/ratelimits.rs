@@ -9,6 +9,7 @@ use axum::extract::State as Extract;
 use super::State;
 use super::error::Error;
 use crate::compile::Published;
+use crate::ratelimit::counters::Counters as _;
 use crate::ratelimit::envoyproxy::Rules;
 use crate::ratelimit::report::{self, Origins, Report};
 
@@ -18,9 +19,9 @@ pub(super) async fn ratelimits(Extract(state): Extract<State>) -> Result<Json<Re
         return Err(Error::not_found("the rate limit service is not in this process"));
     };
     let published = state.published.borrow().clone();
-    let usage = service.counters.as_ref().map(|counters| counters.usage());
+    let store = service.counters.state();
     let (limits, origins) = (&published.limits, origins(&published));
-    Ok(Json(report::report(&service.decisions, limits, &Rules::default(), &origins, usage)))
+    Ok(Json(report::report(&service.decisions, limits, &Rules::default(), &origins, store)))
 }
 
 /// The objects and fields that limits come from, in every host that has routes with them.

@@ -10,6 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::State;
 use crate::exposition::{Labels, counters, gauges};
 use crate::fleet::Totals;
+use crate::ratelimit::counters::Counters as _;
 use crate::ratelimit::envoyproxy::Rules;
 use crate::ratelimit::metrics;
 use crate::values::Finding;
@@ -104,8 +105,8 @@ impl Now {
 
     fn ratelimit(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let Some(service) = &self.0.ratelimit else { return Ok(()) };
-        let usage = service.counters.as_ref().map(|counters| counters.usage());
-        metrics::encode(encoder, &service.decisions, &Rules::default(), usage)
+        let store = service.counters.state();
+        metrics::encode(encoder, &service.decisions, &Rules::default(), store.as_ref())
     }
 
     fn certificate(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {

@@ -40,7 +40,7 @@ fn fixture() -> Fixture {
         published: published.subscribe(),
         fleet: fleet.clone(),
         changes: Changes::new(fleet, metrics.clone()),
-        ratelimit: Some(RateLimit { decisions: Arc::default(), counters: Some(Arc::default()) }),
+        ratelimit: Some(RateLimit { decisions: Arc::default(), counters: Arc::default() }),
         metrics,
         tls: None,
     };

@@ -23,7 +23,7 @@ use crate::compile::{Compiler, Published};
 use crate::fleet::Fleet;
 use crate::model::Certificate;
 use crate::options::{KubernetesOptions, Listen, Place, RunOptions, ServeOptions, host_port, reached_at};
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::decisions::Decisions;
 use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::{self, Access};
@@ -269,18 +269,21 @@ impl ControlPlane {
         });
     }
 
-    /// The counters, which go on with those of an earlier process where there is a folder for them.
-    fn counters(&mut self, options: &ServeOptions, embedded: bool) -> anyhow::Result<Arc<Memory>> {
-        let Some(folder) = options.state_dir.as_deref().filter(|_| embedded) else {
-            return Ok(Arc::default());
-        };
-        let keeper = Keeper::open(folder).context("cannot use the state folder")?;
-        let (counters, ended) = (keeper.memory(), self.ended());
-        self.tasks.spawn(async move {
-            keeper.run(ended).await;
-            Ok(())
-        });
-        Ok(counters)
+    /// The counters: in a Redis, which keeps them, or here, where they go on with those of an earlier process if there is a
+    /// folder for them.
+    fn counters(&mut self, options: &ServeOptions, embedded: bool) -> anyhow::Result<Arc<Store>> {
+        let here = embedded && options.redis.is_none();
+        let keeper = options.state_dir.as_deref().filter(|_| here).map(Keeper::open).transpose();
+        let keeper = keeper.context("cannot use the state folder")?;
+        let memory = keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
+        if let Some(keeper) = keeper {
+            let ended = self.ended();
+            self.tasks.spawn(async move {
+                keeper.run(ended).await;
+                Ok(())
+            });
+        }
+        Ok(Arc::new(Store::open(options.redis.clone(), memory).context("cannot use --redis-url")?))
     }
 
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
@@ -289,19 +292,27 @@ impl ControlPlane {
         listeners: Listeners,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
         options: Options,
-        counters: Arc<Memory>,
+        counters: Arc<Store>,
         mut published: watch::Receiver<Arc<Published>>,
-    ) -> (admin::RateLimit, RateLimit<Memory>) {
+    ) -> (admin::RateLimit, RateLimit<Store>) {
         let decisions = Arc::new(Decisions::default());
-        let state = admin::RateLimit { decisions: decisions.clone(), counters: Some(counters.clone()) };
+        let state = admin::RateLimit { decisions: decisions.clone(), counters: counters.clone() };
         let no_rules = watch::channel(Arc::default()).1;
-        let service = RateLimit::new(limits, counters, decisions).with_rules(no_rules, options);
+        let service = RateLimit::new(limits, counters.clone(), decisions).with_rules(no_rules, options);
         let (served, ended) = (service.clone(), self.ended());
         self.tasks.spawn(async move {
-            if published.wait_for(|published| published.ready).await.is_ok() {
-                crate::ratelimit::serve::serve(listeners, served, ended).await?;
+            let serving = async {
+                if published.wait_for(|published| published.ready).await.is_ok() {
+                    counters.ready().await;
+                    crate::ratelimit::serve::serve(listeners, served, ended).await?;
+                    counters.close().await;
+                }
+                Ok(())
+            };
+            tokio::select! {
+                served = serving => served,
+                () = counters.run() => Ok(()),
             }
-            Ok(())
         });
         (state, service)
     }

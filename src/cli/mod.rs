@@ -9,6 +9,7 @@ mod bootstrap;
 mod check;
 mod client;
 mod config;
+mod counters;
 mod memory;
 mod mutual_tls;
 mod output;

@@ -10,8 +10,9 @@ use clap::{ArgAction, ValueEnum};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::mutual_tls;
+use super::{counters, mutual_tls};
 use crate::options::{LimitHeaders, host_port};
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::follow::Follower;
 use crate::ratelimit::envoyproxy::{Compatible, Reading};
 use crate::ratelimit::ietf::Ietf;
@@ -62,6 +63,8 @@ pub(super) struct Args {
     /// Who this is to it; the host's name unless given
     #[arg(long, value_name = "ID")]
     xds_node_id: Option<String>,
+    #[command(flatten)]
+    redis: counters::Args,
     #[command(flatten)]
     rules: RulesArgs,
 }
@@ -233,9 +236,15 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
     let quota =
         args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
     let quota = quota.transpose()?;
-    let keeper =
-        args.state_dir.as_deref().map(Keeper::open).transpose().context("cannot use the state folder")?;
+    let redis = args.redis.options()?;
+    if redis.is_some() && args.state_dir.is_some() {
+        tracing::warn!("--state-dir has no effect: --redis-url says where counters are kept");
+    }
+    let keeper = args.state_dir.as_deref().filter(|_| redis.is_none()).map(Keeper::open).transpose();
+    let keeper = keeper.context("cannot use the state folder")?;
+    let memory = keeper.as_ref().map_or_else(Default::default, Keeper::memory);
     let sources = Sources {
+        store: Store::open(redis, memory).context("cannot use --redis-url")?,
         keeper,
         xds,
         folder,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::ArgAction;
 
-use super::{address, mutual_tls, namespaced, settings};
+use super::{address, counters, mutual_tls, namespaced, settings};
 use crate::options::{KubernetesOptions, LimitHeaders, Listen, Place, ServeOptions, host_port};
 use crate::settings::Settings;
 
@@ -28,6 +28,8 @@ pub(super) struct Args {
     tls: mutual_tls::Args,
     #[command(flatten)]
     services: ServiceArgs,
+    #[command(flatten)]
+    redis: counters::Args,
     #[command(flatten)]
     kubernetes: KubernetesArgs,
 }
@@ -78,9 +80,6 @@ struct ServiceArgs {
     /// Auth service: embedded or off, which mean the same, since there is none yet; an address is refused
     #[arg(long, value_name = "embedded|off")]
     authz: Option<Place>,
-    /// Redis that shares rate limit counters between replicas; refused, since counters are in memory yet
-    #[arg(long, value_name = "URL")]
-    redis_url: Option<String>,
     /// MaxMind database for countries and continents; no effect yet
     #[arg(long, value_name = "FILE")]
     geoip_database: Option<PathBuf>,
@@ -138,6 +137,11 @@ impl Args {
         let flags = [
             ("--geoip-database", self.services.geoip_database.is_some(), "nothing asks for places"),
             (
+                "--redis-url",
+                self.redis.is_given() && self.services.ratelimit != Place::Embedded,
+                "the rate limit service is elsewhere, and counts where it was told to",
+            ),
+            (
                 "--quota-token-file",
                 self.services.quota_token_file.is_some() && self.services.ratelimit != Place::Embedded,
                 "the quota API is that of the rate limit service, which is not in this process",
@@ -161,12 +165,6 @@ impl Args {
 
     /// Refuses what whoever asks for it relies on for protection, and what is not there yet.
     fn refuse(&self) -> anyhow::Result<()> {
-        if self.services.redis_url.is_some() {
-            bail!(
-                "--redis-url has no effect yet: rate limit counters are in memory, so that each replica would count by \
-                 itself; leave it out, and have one rate limit service for all (--ratelimit=HOST:PORT)"
-            );
-        }
         if let Some(Place::Remote(address)) = &self.services.authz {
             bail!(
                 "--authz={address} has no effect yet: no request would be sent there to be let in; leave it out"
@@ -186,6 +184,7 @@ impl Args {
                 "--ratelimit-address says where the embedded service is reached, and --ratelimit that it is not embedded"
             );
         }
+        let redis = self.redis.options()?.filter(|_| self.services.ratelimit == Place::Embedded);
         let xds_tls = self.tls.files()?;
         let ratelimit_tls = self.services.tls(xds_tls.is_some())?;
         let (xds, ratelimit) = (self.listen.xds_listen, self.listen.ratelimit_listen);
@@ -218,6 +217,7 @@ impl Args {
             ratelimit: self.services.ratelimit,
             ratelimit_address: self.services.ratelimit_address,
             ratelimit_tls,
+            redis,
             limit_headers: self.services.limit_headers,
             quota_token_file: self.services.quota_token_file,
             state_dir: self.state_dir,

@@ -1,5 +1,6 @@
 use super::*;
-use crate::options::{Place, TlsFiles};
+use crate::model::limit::FailureMode;
+use crate::options::{Place, RedisMode, TlsFiles};
 
 fn read(args: &[&str]) -> Result<Cli, Refused> {
     parse(std::iter::once("chancery").chain(args.iter().copied()).map(OsString::from).collect())
@@ -236,23 +237,46 @@ fn flags_without_effect_are_named() {
             "--publish-status-address",
         ]
     );
-    assert!(named(&["--publish-service=a/b"]).is_empty());
+    assert!(named(&["--publish-service=a/b", "--redis-url=redis://r"]).is_empty());
+    assert_eq!(named(&["--ratelimit=r:1", "--redis-url=redis://r"]), ["--redis-url"]);
     assert_eq!(named(&["--publish-service=a/b", "--manifests=m"]), ["--publish-service"]);
 }
 
 /// Whoever asks for a limit over all replicas, or for requests to be let in by somebody, does not go without.
 #[test]
 fn protection_that_is_not_there_is_refused() {
-    for (flag, words) in [
-        ("--redis-url=redis://x", "--redis-url has no effect yet: rate limit counters are in memory"),
-        ("--authz=10.0.0.1:80", "--authz=10.0.0.1:80 has no effect yet"),
-    ] {
-        let error = serve(&[flag]).unwrap_err().to_string();
-        assert!(error.starts_with(words), "{error}");
-        assert!(with_file(&flag[2..].replace('=', ": "), &[]).is_err(), "{flag} of the file");
-    }
+    let error = serve(&["--authz=10.0.0.1:80"]).unwrap_err().to_string();
+    assert!(error.starts_with("--authz=10.0.0.1:80 has no effect yet"), "{error}");
+    assert!(with_file("authz: 10.0.0.1:80", &[]).is_err());
     for flag in ["--authz=embedded", "--authz=off", "--authz-listen=127.0.0.1:0"] {
         assert!(serve(&[flag]).is_ok(), "{flag}");
+    }
+}
+
+#[test]
+fn counters_are_shared_where_they_are_told() {
+    assert_eq!(serve(&[]).unwrap().redis, None);
+    let plain = serve(&["--redis-url=redis://:secret@r:1/2"]).unwrap().redis.unwrap();
+    assert_eq!(
+        (plain.mode, plain.deadline.as_millis(), plain.failure_mode),
+        (RedisMode::Exact, 8, FailureMode::Local)
+    );
+    assert!(!format!("{plain:?}").contains("secret"));
+    let flags =
+        ["--redis-url=rediss://r", "--redis-mode=leased", "--redis-timeout=5", "--redis-failure-mode=closed"];
+    let leased = serve(&[&flags[..], &["--redis-ca=ca.pem"]].concat()).unwrap().redis.unwrap();
+    assert_eq!(
+        (leased.mode, leased.deadline.as_millis(), leased.failure_mode),
+        (RedisMode::Leased, 5, FailureMode::Closed)
+    );
+    assert_eq!(leased.authority, Some("ca.pem".into()));
+    for bad in [
+        &["--redis-url=r:1"][..],
+        &["--redis-mode=leased"],
+        &["--redis-url=redis://r", "--redis-ca=ca.pem"],
+        &["--redis-url=redis://r", "--redis-timeout=0"],
+    ] {
+        assert!(serve(bad).is_err(), "{bad:?}");
     }
 }
 

@@ -65,8 +65,8 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
     /// What becomes of requests while the rate limit service cannot be asked: `open` lets them through, which is the
-    /// default, `closed` answers them 503. `local` is as `open`, but has the service count by itself while it is there and
-    /// the counters that it shares with others are not.
+    /// default, `closed` answers them 503. `local` is as `open`, but while the service is there and the Redis that it
+    /// shares counters in is not, each replica of the service counts by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["open", "closed", "local"]))]
     pub failure_mode: Option<String>,

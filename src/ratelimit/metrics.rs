@@ -11,7 +11,7 @@ use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counters::memory::Usage;
+use super::counters::StoreState;
 use super::decisions::{Decided, Decisions};
 use super::envoyproxy::Rules;
 use crate::exposition::{Labels, counters, gauges};
@@ -27,7 +27,7 @@ pub(crate) fn encode(
     encoder: &mut DescriptorEncoder,
     decisions: &Decisions,
     rules: &Rules,
-    usage: Option<Usage>,
+    state: Option<&StoreState>,
 ) -> fmt::Result {
     let totals = decisions.totals();
     let totals = [
@@ -47,7 +47,7 @@ pub(crate) fn encode(
         Histogram::TYPE,
     )?;
     decisions.took.encode(took)?;
-    store(encoder, usage)
+    store(encoder, state)
 }
 
 fn by_limit(decisions: &Decisions, rules: &Rules) -> Vec<(Labels<2>, u64)> {
@@ -62,8 +62,8 @@ fn by_limit(decisions: &Decisions, rules: &Rules) -> Vec<(Labels<2>, u64)> {
     labelled.into_iter().flat_map(counts).collect()
 }
 
-fn store(encoder: &mut DescriptorEncoder, usage: Option<Usage>) -> fmt::Result {
-    let Some(usage) = usage else { return Ok(()) };
+fn store(encoder: &mut DescriptorEncoder, state: Option<&StoreState>) -> fmt::Result {
+    let Some(StoreState { kind, usage, shared }) = state else { return Ok(()) };
     let one = |value| -> [(Labels<0>, u64); 1] { [([], value)] };
     let help = "Counters that the rate limit service holds";
     gauges(encoder, "ratelimit_counters", help, one(usage.counters as u64))?;
@@ -72,17 +72,28 @@ fn store(encoder: &mut DescriptorEncoder, usage: Option<Usage>) -> fmt::Result {
     let help = "Idle counters that were dropped";
     counters(encoder, "ratelimit_counters_evicted", help, one(usage.evicted))?;
     let help = "Decisions on keys that had no counter of their own, since there was no room";
-    counters(encoder, "ratelimit_counters_overflowed", help, one(usage.overflowed))
+    counters(encoder, "ratelimit_counters_overflowed", help, one(usage.overflowed))?;
+    let available = shared.as_ref().is_none_or(|shared| shared.available);
+    let available = [([("store", (*kind).to_owned())], u64::from(available))];
+    gauges(encoder, "ratelimit_store_available", "Whether the counters' store answers", available)?;
+    let Some(shared) = shared else { return Ok(()) };
+    counters(encoder, "ratelimit_store_calls", "Calls of the counters' store", one(shared.calls))?;
+    let help = "Calls of the counters' store without an answer in time";
+    counters(encoder, "ratelimit_store_failures", help, one(shared.failures))?;
+    let help = "Counters that the store has not been told of since it was away";
+    gauges(encoder, "ratelimit_store_untold", help, one(shared.untold))?;
+    let help = "Counters of which a block of hits is given out here";
+    gauges(encoder, "ratelimit_store_leases", help, one(shared.leases))
 }
 
 /// The metrics of a service that is alone.
 pub(super) fn text(
     decisions: Arc<Decisions>,
     rules: Arc<Rules>,
-    usage: Option<Usage>,
+    store: Option<StoreState>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("chancery");
-    registry.register_collector(Box::new(Alone { decisions, rules, usage }));
+    registry.register_collector(Box::new(Alone { decisions, rules, store }));
     let mut text = String::new();
     text::encode(&mut text, &registry).map(|()| text)
 }
@@ -91,14 +102,14 @@ pub(super) fn text(
 struct Alone {
     decisions: Arc<Decisions>,
     rules: Arc<Rules>,
-    usage: Option<Usage>,
+    store: Option<StoreState>,
 }
 
 impl Collector for Alone {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let version: [(Labels<1>, u64); 1] = [([("version", env!("CARGO_PKG_VERSION").to_owned())], 1)];
         gauges(&mut encoder, "build_info", "The version that runs", version)?;
-        encode(&mut encoder, &self.decisions, &self.rules, self.usage)
+        encode(&mut encoder, &self.decisions, &self.rules, self.store.as_ref())
     }
 }
 
@@ -108,7 +119,8 @@ mod tests {
 
     use super::*;
     use crate::model::limit::{Algorithm, Key, Limit, LimitSet};
-    use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
+    use crate::ratelimit::counters::memory::Usage;
+    use crate::ratelimit::counters::{Ask, Hits, Outcome, Role, SharedState};
     use crate::ratelimit::decisions::LABELLED;
 
     /// Those that come later are counted together, also when others have gone since.
@@ -125,7 +137,11 @@ mod tests {
                 decisions.count_ours(&LimitSet::default(), &ask(role), &outcome(allowed));
             }
         }
-        let text = text(decisions, Arc::default(), Some(Usage { counters: 7, ..Usage::default() })).unwrap();
+        let usage = Usage { counters: 7, ..Usage::default() };
+        let address = "r:6379".to_owned();
+        let shared = SharedState { address, available: false, calls: 9, failures: 8, untold: 6, leases: 5 };
+        let store = StoreState { kind: "redis", usage, shared: Some(shared) };
+        let text = text(decisions, Arc::default(), Some(store)).unwrap();
         let limits =
             text.lines().filter(|line| line.starts_with("chancery_ratelimit_limit_decisions_total{"));
         assert_eq!(limits.count(), 3 * (LABELLED + 1));
@@ -134,6 +150,11 @@ mod tests {
             "chancery_ratelimit_limit_decisions_total{limit=\"other\",decision=\"allowed\"} 50",
             "chancery_ratelimit_limit_decisions_total{limit=\"other\",decision=\"denied\"} 50",
             "chancery_ratelimit_counters 7",
+            "chancery_ratelimit_store_available{store=\"redis\"} 0",
+            "chancery_ratelimit_store_calls_total 9",
+            "chancery_ratelimit_store_failures_total 8",
+            "chancery_ratelimit_store_untold 6",
+            "chancery_ratelimit_store_leases 5",
             "chancery_ratelimit_decision_duration_seconds_count 0",
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is not in\n{text}");

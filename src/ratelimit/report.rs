@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::counters::memory::Usage;
+use super::counters::StoreState;
 use super::decisions::{Decided, Decisions, Totals};
 use super::envoyproxy::{Rule, Rules};
 use super::fingerprint::Fingerprint;
@@ -33,9 +33,9 @@ pub struct Report {
     pub rules: Vec<RuleReport>,
     /// The keys with the most hits, those first; not all keys.
     pub keys: Vec<KeyReport>,
-    /// The counters, where they are in this process.
+    /// The counters' store.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<Store>,
+    pub store: Option<StoreState>,
 }
 
 /// A limit and its decisions.
@@ -101,17 +101,6 @@ pub struct KeyReport {
     pub denied: u64,
 }
 
-/// What the counters are.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Store {
-    /// Where they are.
-    pub kind: &'static str,
-    /// How many, and what became of them.
-    #[serde(flatten)]
-    pub usage: Usage,
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
@@ -124,7 +113,7 @@ pub fn report(
     limits: &LimitSet,
     rules: &Rules,
     origins: &Origins,
-    usage: Option<Usage>,
+    store: Option<StoreState>,
 ) -> Report {
     let limit = |limit: &Limit| LimitReport {
         limit: limit.clone(),
@@ -145,7 +134,7 @@ pub fn report(
         limits: limits.iter().map(limit).collect(),
         rules,
         keys: decisions.top.all().into_iter().take(KEYS).map(|hot| key(limits, hot)).collect(),
-        store: usage.map(|usage| Store { kind: "memory", usage }),
+        store,
     }
 }
 

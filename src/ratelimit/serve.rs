@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use super::counters::Counters;
+use super::counters::{Counters, Store};
 use super::envoyproxy::follow::Follower;
 use super::envoyproxy::{Reading, Rules};
 use super::http;
@@ -148,11 +148,13 @@ pub struct Sources {
     pub folder: Option<(Follower, watch::Receiver<Arc<Rules>>)>,
     /// What is added to answers.
     pub options: Options,
-    /// Where counters of quotas of a day and more are kept.
+    /// The counters.
+    pub store: Store,
+    /// Where those of quotas of a day and more are kept, if they are in this process.
     pub keeper: Option<Keeper>,
 }
 
-/// The service alone, with its limits followed from elsewhere and its counters in memory. Calls are taken once the
+/// The service alone, with its limits followed from elsewhere. Calls are taken once the
 /// first set of limits has come.
 ///
 /// # Errors
@@ -172,7 +174,7 @@ pub async fn alone(
         Kind::Limits => follow(server, sender).boxed(),
         Kind::Rules(reading) => follow_config(server, reading, rules_sender).boxed(),
     });
-    let memory = sources.keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
+    let store = Arc::new(sources.store);
     let (served, nobody_calls) = oneshot::channel::<()>();
     let keep = sources.keeper.map(|keeper| keeper.run(nobody_calls.map(drop)));
     let serving = async {
@@ -188,12 +190,16 @@ pub async fn alone(
             () = shutdown.clone() => return Ok(()),
         }
         tracing::info!("the limits are known; serving");
-        let service = RateLimit::new(limits, memory, Arc::default());
-        serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await
+        store.ready().await;
+        let service = RateLimit::new(limits, store.clone(), Arc::default());
+        let served = serve(listeners, service.with_rules(rules, sources.options), shutdown.clone()).await;
+        store.close().await;
+        served
     };
     let following = async {
         tokio::select! {
             served = serving => served,
+            () = store.run() => Ok(()),
             Some(()) = OptionFuture::from(following) => Ok(()),
             Some(()) = OptionFuture::from(follower.map(Follower::run)) => Ok(()),
         }

@@ -122,7 +122,7 @@ impl<C: Counters> RateLimit<C> {
     #[must_use]
     pub fn report(&self) -> Report {
         let limits = self.limits();
-        report::report(&self.decisions, &limits, &self.rules(), &Origins::new(), self.counters.usage())
+        report::report(&self.decisions, &limits, &self.rules(), &Origins::new(), self.counters.state())
     }
 
     /// The metrics as text.
@@ -130,7 +130,7 @@ impl<C: Counters> RateLimit<C> {
     /// # Errors
     /// When the text cannot be written.
     pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        metrics::text(self.decisions.clone(), self.rules(), self.counters.usage())
+        metrics::text(self.decisions.clone(), self.rules(), self.counters.state())
     }
 
     /// Decides on one request.

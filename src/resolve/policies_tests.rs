@@ -231,6 +231,7 @@ fn answers() {
     };
     assert_eq!(answer(json!({})), (429, vec![], false, String::new()));
     assert_eq!(answer(json!({"failureMode": "open"})), (429, vec![], false, String::new()));
+    assert_eq!(answer(json!({"failureMode": "local"})), (429, vec![], false, String::new()));
     assert_eq!(answer(json!({"failureMode": "ajar"})), (429, vec![], true, "spec.failureMode".to_owned()));
     let headers = vec![("x-why".to_owned(), "100%".to_owned())];
     let given = json!({"answer": {"status": 403, "headers": {"X-Why": "100%"}}, "failureMode": "closed"});

@@ -10,6 +10,7 @@ mod pages;
 mod programs;
 mod proxy;
 mod reading;
+mod redis;
 mod replicas;
 mod slow_lease;
 mod streams;

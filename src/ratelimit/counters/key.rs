@@ -55,51 +55,61 @@ impl Secret {
     }
 
     fn hash(&self, limit: &Limit, key: &[Entry], kind: u8) -> CounterKey {
-        let entries: usize = key.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum();
-        let mut bytes = Vec::with_capacity(limit.id.len() + entries + 32);
-        bytes.push(kind);
-        match limit.algorithm {
-            Algorithm::Gcra { requests, period_ms, burst } => {
-                bytes.push(0);
-                bytes.extend(requests.to_le_bytes());
-                bytes.extend(period_ms.to_le_bytes());
-                bytes.extend(burst.to_le_bytes());
-            }
-            Algorithm::FixedWindow { requests, window_ms } => {
-                bytes.push(1);
-                bytes.extend(requests.to_le_bytes());
-                bytes.extend(window_ms.to_le_bytes());
-            }
-            Algorithm::SlidingWindow { requests, window_ms } => {
-                bytes.push(3);
-                bytes.extend(requests.to_le_bytes());
-                bytes.extend(window_ms.to_le_bytes());
-            }
-            Algorithm::AlignedWindow { requests, window_ms } => {
-                bytes.push(4);
-                bytes.extend(requests.to_le_bytes());
-                bytes.extend(window_ms.to_le_bytes());
-            }
-            Algorithm::Calendar { requests, unit, time_zone } => {
-                bytes.push(5);
-                bytes.extend(requests.to_le_bytes());
-                bytes.push(unit as u8);
-                push(&mut bytes, time_zone.name());
-            }
-            // What is under way is the same whatever the limit is, and will be given back.
-            Algorithm::Concurrency { limit: _, lease_ms } => {
-                bytes.push(2);
-                bytes.extend(lease_ms.to_le_bytes());
-            }
-        }
-        push(&mut bytes, &limit.id);
-        for entry in key {
-            push(&mut bytes, &entry.key);
-            push(&mut bytes, &entry.value);
-        }
-        let hash = xxh3_128_with_secret(&bytes, &self.0);
+        let hash = xxh3_128_with_secret(&identity(limit, key, kind), &self.0);
         let lasting = u64::from(is_lasting(&limit.algorithm));
         CounterKey { high: (hash >> 64) as u64, low: hash as u64 & !1 | lasting }
+    }
+}
+
+/// All that tells a counter from others: equal for equal counters, and for no others.
+pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
+    let entries: usize = key.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum();
+    let mut bytes = Vec::with_capacity(limit.id.len() + entries + 32);
+    bytes.push(kind);
+    match limit.algorithm {
+        Algorithm::Gcra { requests, period_ms, burst } => {
+            bytes.push(0);
+            bytes.extend(requests.to_le_bytes());
+            bytes.extend(period_ms.to_le_bytes());
+            bytes.extend(burst.to_le_bytes());
+        }
+        Algorithm::FixedWindow { requests, window_ms } => {
+            bytes.push(1);
+            bytes.extend(requests.to_le_bytes());
+            bytes.extend(window_ms.to_le_bytes());
+        }
+        Algorithm::SlidingWindow { requests, window_ms } => {
+            bytes.push(3);
+            bytes.extend(requests.to_le_bytes());
+            bytes.extend(window_ms.to_le_bytes());
+        }
+        Algorithm::AlignedWindow { requests, window_ms } => {
+            bytes.push(4);
+            bytes.extend(requests.to_le_bytes());
+            bytes.extend(window_ms.to_le_bytes());
+        }
+        Algorithm::Calendar { requests, unit, time_zone } => {
+            bytes.push(5);
+            bytes.extend(requests.to_le_bytes());
+            bytes.push(unit as u8);
+            push(&mut bytes, time_zone.name());
+        }
+        // What is under way is the same whatever the limit is, and will be given back.
+        Algorithm::Concurrency { limit: _, lease_ms } => {
+            bytes.push(2);
+            bytes.extend(lease_ms.to_le_bytes());
+        }
+    }
+    push(&mut bytes, &limit.id);
+    push_entries(&mut bytes, key);
+    bytes
+}
+
+/// All that tells a key from others, whatever the limit.
+pub(super) fn push_entries(bytes: &mut Vec<u8>, key: &[Entry]) {
+    for entry in key {
+        push(bytes, &entry.key);
+        push(bytes, &entry.value);
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::cells::Cells;
 use super::key::{CounterKey, Secret};
 pub use super::saved::{Saved, SavedCell};
-use super::{Ask, Counters, Hits, Outcome, Unavailable, admitted};
+use super::{Ask, Counters, Hits, Outcome, StoreState, Unavailable, admitted};
 use crate::clock;
 use crate::ratelimit::algorithms::{Now, State, Verdict, charges_refusals, count, has_parts};
 
@@ -182,6 +182,16 @@ impl Memory {
         charges.iter().map(|Charge { verdict, .. }| outcome(verdict)).collect()
     }
 
+    /// Keeps what is known of a counter from elsewhere, if there is room.
+    pub(super) fn put(&self, ask: &Ask<'_>, state: State, now: u64, idle_at: u64) {
+        let key = self.secret.counter(ask.limit, ask.key);
+        let has_parts = has_parts(&ask.limit.algorithm);
+        let mut shard = lock(&self.shards[self.shard_of(key)]);
+        if shard.get(key, has_parts).is_some() || self.has_room(&mut shard, has_parts, now) {
+            shard.insert(key, has_parts, state, idle_at);
+        }
+    }
+
     /// Locks the shards of these keys in order of their index, so that no two decisions wait for each other.
     fn hold(&self, keys: &[CounterKey]) -> Held<'_> {
         let mut wanted: Vec<usize> = keys.iter().map(|key| self.shard_of(*key)).collect();
@@ -308,8 +318,8 @@ impl Counters for Memory {
         Ok(self.decide_at(asks, Now { ticks: self.ticks(), unix_ms: unix_ms() }))
     }
 
-    fn usage(&self) -> Option<Usage> {
-        Some(Self::usage(self))
+    fn state(&self) -> Option<StoreState> {
+        Some(StoreState { kind: "memory", usage: self.usage(), shared: None })
     }
 }
 

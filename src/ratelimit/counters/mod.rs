@@ -1,16 +1,25 @@
-//! Where counters live. The service asks through [`Counters`]; a store that several replicas share implements the
-//! same trait.
+//! Where counters live: in this process, or in a Redis that several replicas share. The service asks through
+//! [`Counters`]; [`Store`] is either.
 
 mod cells;
 mod key;
 pub mod memory;
+pub mod redis;
 mod saved;
+#[cfg(test)]
+mod suite;
 
+use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 
+use memory::{Memory, Usage};
+use redis::{OpenError, Shared};
+
 use crate::model::limit::Limit;
+use crate::options::RedisOptions;
 pub use crate::ratelimit::algorithms::Hits;
 
 /// Hits wanted of one counter of one limit.
@@ -74,9 +83,113 @@ pub trait Counters: Send + Sync + 'static {
     /// what is to be charged regardless and returns always are.
     fn decide(&self, asks: &[Ask<'_>]) -> impl Future<Output = Result<Vec<Outcome>, Unavailable>> + Send;
 
-    /// What it holds, if that is in this process.
-    fn usage(&self) -> Option<memory::Usage> {
+    /// What it is like now, if that is known.
+    fn state(&self) -> Option<StoreState> {
         None
+    }
+}
+
+/// What a store is like now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreState {
+    /// `memory` or `redis`.
+    pub kind: &'static str,
+    /// The counters in this process: all, or what is remembered here of those that are elsewhere.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// How those that are elsewhere are reached.
+    #[serde(flatten)]
+    pub shared: Option<SharedState>,
+}
+
+/// What a store that replicas share is like now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedState {
+    /// Where it is.
+    pub address: String,
+    /// Whether it answers; if not, each limit's failure mode decides.
+    pub available: bool,
+    /// Calls so far.
+    pub calls: u64,
+    /// Calls that had no answer in time, or a bad one.
+    pub failures: u64,
+    /// Counters that were counted here while it was away, and that it has not been told of yet.
+    pub untold: u64,
+    /// Counters of which a block of hits is, or was a moment ago, given out here.
+    pub leases: u64,
+}
+
+/// The store that was asked for.
+pub enum Store {
+    /// In this process.
+    Memory(Arc<Memory>),
+    /// In a Redis.
+    Redis(Box<Shared>),
+}
+
+impl Store {
+    /// The store at this Redis, or without one this table.
+    ///
+    /// # Errors
+    /// When there can be no such Redis.
+    pub fn open(redis: Option<RedisOptions>, memory: Arc<Memory>) -> Result<Self, OpenError> {
+        Ok(match redis {
+            Some(options) => Self::Redis(Box::new(Shared::open(options)?)),
+            None => Self::Memory(memory),
+        })
+    }
+
+    /// Keeps the connection to it, if there is one. Never ends.
+    pub async fn run(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(shared) => shared.run().await,
+        }
+    }
+
+    /// Gives back what was lent to this process.
+    pub async fn close(&self) {
+        if let Self::Redis(shared) = self {
+            shared.give_back(true).await;
+        }
+    }
+
+    /// Waits until it can be asked, but not for long.
+    pub async fn ready(&self) {
+        if let Self::Redis(shared) = self {
+            shared.ready().await;
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::Memory(Arc::default())
+    }
+}
+
+impl Counters for Store {
+    async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
+        match self {
+            Self::Memory(memory) => Counters::decide(&**memory, asks).await,
+            // Its future is large, and a decision in memory need not carry it.
+            Self::Redis(shared) => Box::pin(shared.decide(asks)).await,
+        }
+    }
+
+    fn state(&self) -> Option<StoreState> {
+        match self {
+            Self::Memory(memory) => memory.state(),
+            Self::Redis(shared) => shared.state(),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.state()).finish()
     }
 }
 

@@ -1,0 +1,255 @@
+//! One call of the script: what it is told of each ask, and what it answers. Pure.
+
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use redis::{Script, ScriptInvocation, Value};
+use ring::digest::{SHA256, digest};
+
+use crate::model::limit::{Algorithm, Limit};
+use crate::ratelimit::algorithms::State;
+use crate::ratelimit::counters::key::{identity, push_entries};
+use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
+
+/// The largest number that the script counts with exactly, and the longest span of time.
+const MAX: u64 = 1 << 53;
+const MAX_MS: u64 = 1 << 48;
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("count.lua")));
+
+/// The name of a counter in Redis: `chancery:{KEY}:COUNTER`, both hashes, since values such as keys of an API belong into
+/// no other store and are as long as a client likes. They have no secret, so that every replica has the same, and are
+/// cryptographic, so that nobody can choose values that share a counter. Counters of one key are in one slot of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Name(pub(super) Box<str>);
+
+impl Name {
+    pub(super) fn of(limit: &Limit, key: &[Entry]) -> Self {
+        let mut entries = Vec::new();
+        push_entries(&mut entries, key);
+        Self(format!("chancery:{{{}}}:{}", hash(&entries), hash(&identity(limit, key, 1))).into())
+    }
+
+    /// What a cluster goes by.
+    pub(super) fn tag(&self) -> &str {
+        self.0.split_once('}').map_or(&*self.0, |(tag, _)| tag)
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(&digest(&SHA256, bytes).as_ref()[..16])
+}
+
+/// What is wanted of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Hits(Hits),
+    /// As much as is wise to lend, from what is needed to a whole block.
+    Block {
+        needed: u64,
+        block: u64,
+        /// May be lent even if little is left.
+        free: u64,
+    },
+    /// What is left of a block is given back, if its window has not ended by this time.
+    GiveBack {
+        left: u64,
+        until: u64,
+    },
+}
+
+/// What the script is told of one counter.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) name: Name,
+    pub(super) algorithm: Algorithm,
+    pub(super) wanted: Wanted,
+    pub(super) role: Role,
+}
+
+impl Question {
+    pub(super) fn of(ask: &Ask<'_>) -> Self {
+        Self {
+            name: Name::of(ask.limit, ask.key),
+            algorithm: ask.limit.algorithm,
+            wanted: Wanted::Hits(ask.hits),
+            role: ask.role,
+        }
+    }
+
+    fn write(&self, call: &mut ScriptInvocation<'_>, now: u64) {
+        let (kind, requests, numbers) = parameters(&self.algorithm, now);
+        let (hit, n, more, d) = match self.wanted {
+            Wanted::Hits(Hits::Take(n)) => ("t", n, 0, numbers[3]),
+            Wanted::Hits(Hits::Charge(n)) => ("c", n, 0, numbers[3]),
+            Wanted::Hits(Hits::Return(n)) => ("r", n, 0, numbers[3]),
+            Wanted::Block { needed, block, free } => ("l", block, needed, free),
+            Wanted::GiveBack { left, until } => ("g", left, until, numbers[3]),
+        };
+        let role = match self.role {
+            Role::Binding => -1,
+            Role::Shadow => -2,
+            Role::Quota(group) => i64::try_from(group).unwrap_or(i64::MAX),
+        };
+        call.key(&*self.name.0).arg(kind).arg(requests);
+        for number in [numbers[0], numbers[1], numbers[2], d] {
+            call.arg(number.min(MAX - 1));
+        }
+        call.arg(hit).arg(n.min(MAX_MS)).arg(role).arg(more.min(MAX - 1));
+    }
+}
+
+/// An algorithm in numbers: which, its hits, and up to four more.
+fn parameters(algorithm: &Algorithm, now: u64) -> (u8, u32, [u64; 4]) {
+    match *algorithm {
+        Algorithm::Gcra { requests, period_ms, burst } => {
+            (0, requests, [period_ms.min(MAX_MS), burst.into(), 0, 0])
+        }
+        Algorithm::FixedWindow { requests, window_ms } => (1, requests, [window_ms.min(MAX_MS), 0, 0, 0]),
+        Algorithm::AlignedWindow { requests, window_ms } => (2, requests, [window_ms.min(MAX_MS), 0, 0, 0]),
+        Algorithm::SlidingWindow { requests, window_ms } => (3, requests, [window_ms.min(MAX_MS), 0, 0, 0]),
+        Algorithm::Calendar { requests, unit, time_zone } => {
+            let period = time_zone.period(unit, now);
+            let before = time_zone.period(unit, period.start.saturating_sub(1));
+            let after = time_zone.period(unit, period.end);
+            (4, requests, [before.start, period.start, period.end, after.end])
+        }
+        Algorithm::Concurrency { limit, lease_ms } => (5, limit, [lease_ms.min(MAX_MS), 0, 0, 0]),
+    }
+}
+
+/// What the script says of one counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    /// How much was charged or given back, if it was allowed.
+    pub(super) charged: u64,
+    /// Milliseconds until the state is none.
+    pub(super) idle_ms: u64,
+    pub(super) state: State,
+}
+
+/// What the script says, and the time that it said so at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) now: u64,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// What a call is about beside its questions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// The time to count at, if it is not Redis's own.
+    pub(super) at: Option<u64>,
+    /// The time by Redis's clock, more or less.
+    pub(super) near: u64,
+    /// Whether each question is for itself.
+    pub(super) each: bool,
+}
+
+/// The milliseconds that a state outlives its use. Where time is told, none goes by itself.
+const SPARE_MS: u64 = 1_000;
+const TOLD_SPARE_MS: u64 = 3_600_000;
+
+/// The call that asks these.
+pub(super) fn call(questions: &[Question], terms: Terms) -> ScriptInvocation<'static> {
+    let mut call = SCRIPT.prepare_invoke();
+    let spare = if terms.at.is_some() { TOLD_SPARE_MS } else { SPARE_MS };
+    call.arg(terms.at.unwrap_or(0)).arg(spare).arg(u8::from(terms.each));
+    for question in questions {
+        question.write(&mut call, terms.at.unwrap_or(terms.near));
+    }
+    call
+}
+
+/// Reads what the script answered; none if it is no answer to so many questions.
+pub(super) fn read(value: &Value, questions: usize) -> Option<Reply> {
+    const EACH: usize = 6;
+    let Value::Array(values) = value else { return None };
+    let (now, rest) = values.split_first()?;
+    let now = number(now)?;
+    let answers: Option<Vec<Answer>> = rest.chunks(EACH).map(answer).collect();
+    let answers = answers.filter(|answers| answers.len() == questions)?;
+    Some(Reply { now, answers })
+}
+
+fn answer(values: &[Value]) -> Option<Answer> {
+    let [allowed, remaining, reset, charged, idle, state] = values else { return None };
+    // A time that is never.
+    let time = |value: &Value| number(value).map(|ms| if ms >= MAX / 2 { u64::MAX } else { ms });
+    let outcome =
+        Outcome { allowed: number(allowed)? == 1, remaining: number(remaining)?, reset_ms: time(reset)? };
+    Some(Answer { outcome, charged: number(charged)?, idle_ms: time(idle)?, state: read_state(state)? })
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+fn read_state(value: &Value) -> Option<State> {
+    let Value::BulkString(text) = value else { return None };
+    let mut numbers = std::str::from_utf8(text).ok()?.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next().unwrap_or(Ok(0)).ok();
+    let mut state = State { at: next()?, used: next()?, ..State::default() };
+    for count in &mut state.earlier {
+        *count = u32::try_from(next()?).ok()?;
+    }
+    Some(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::limit::Key;
+
+    fn entry(value: &str) -> [Entry; 1] {
+        [Entry { key: "key".into(), value: value.into() }]
+    }
+
+    #[test]
+    fn counters_of_a_key_have_names_of_their_own_in_one_slot() {
+        let limit = |id: &str, requests| {
+            Limit::new(id.into(), Key::ClientAddress, Algorithm::FixedWindow { requests, window_ms: 1 })
+        };
+        let names = [
+            Name::of(&limit("a", 1), &entry("k")),
+            Name::of(&limit("b", 1), &entry("k")),
+            Name::of(&limit("a", 2), &entry("k")),
+            Name::of(&limit("a", 1), &entry("l")),
+        ];
+        for (at, name) in names.iter().enumerate() {
+            assert!(!names[..at].contains(name), "{name:?}");
+            assert_eq!(name.tag() == names[0].tag(), at < 3, "{name:?}");
+            assert_eq!(name.0.len(), "chancery:{}:".len() + 44);
+        }
+        assert_eq!(Name::of(&limit("a", 1), &entry("k")), names[0]);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_read() {
+        let whole = |numbers: &[i64], state: &str| {
+            let mut values: Vec<Value> = numbers.iter().map(|number| Value::Int(*number)).collect();
+            values.push(Value::BulkString(state.into()));
+            Value::Array(values)
+        };
+        let reply = read(&whole(&[7, 1, 2, 3, 4, 5], "6 7 8"), 1).unwrap();
+        let outcome = Outcome { allowed: true, remaining: 2, reset_ms: 3 };
+        let state = State { at: 6, used: 7, earlier: [8, 0, 0, 0, 0, 0, 0, 0] };
+        assert_eq!(reply, Reply { now: 7, answers: vec![Answer { outcome, charged: 4, idle_ms: 5, state }] });
+        assert_eq!(read(&whole(&[7, 1, 2, 3, 4, 5], ""), 1).unwrap().answers[0].state, State::default());
+        for (value, questions) in [
+            (whole(&[7, 1, 2, 3, 4, 5], ""), 2),
+            (whole(&[7, 1, 2, 3, 4], ""), 1),
+            (whole(&[7, 1, 2, 3, 4, 5], "x"), 1),
+            (whole(&[7, 1, -2, 3, 4, 5], ""), 1),
+            (Value::Nil, 0),
+        ] {
+            assert_eq!(read(&value, questions), None, "{value:?}");
+        }
+    }
+}
