@@ -94,7 +94,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("futures", &["source", "xds", "status", "tls", "ratelimit", "admin", "app"]),
     ("axum", &["ratelimit", "admin"]),
     ("hyper_util", &["ratelimit", "cli"]),
-    ("redis", &["ratelimit"]),
+    ("redis", &["options", "ratelimit"]),
     ("notify", &["source"]),
     ("clap", &["cli", "options", "telemetry"]),
     ("anyhow", &["app", "cli", "main"]),
