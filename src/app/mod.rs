@@ -160,14 +160,10 @@ impl ControlPlane {
             xds::server::service(snapshots_seen.clone(), fleet.clone()).with_settings(translate::sessions());
         let status = admin::csds::service(snapshots_seen.clone(), fleet.clone());
         this.spawn_xds(xds, tls.as_ref(), service, status);
-        let counters = this.counters(options, ratelimit.is_some())?;
         let ratelimit = ratelimit.map(|calls| {
-            let tls = tls.clone().filter(|_| options.ratelimit_tls.is_some());
-            let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
-            let told = Options { ietf: Ietf::of(options.limit_headers), ..Options::default() };
-            this.spawn_ratelimit(listeners, limits_seen, told, counters, published_seen.clone())
+            this.spawn_ratelimit(options, calls, tls.clone(), limits_seen, published_seen.clone())
         });
-        let (ratelimit, service) = ratelimit.unzip();
+        let (ratelimit, service) = ratelimit.transpose()?.unzip();
         let quota = service.map(|service| quota::router(service, access));
         this.spawn_status(options, published_seen.clone());
         let state = admin::State {
@@ -271,8 +267,8 @@ impl ControlPlane {
 
     /// The counters: in a Redis, which keeps them, or here, where they go on with those of an earlier process if there is a
     /// folder for them.
-    fn counters(&mut self, options: &ServeOptions, embedded: bool) -> anyhow::Result<Arc<Store>> {
-        let here = embedded && options.redis.is_none();
+    fn counters(&mut self, options: &ServeOptions) -> anyhow::Result<Arc<Store>> {
+        let here = options.redis.is_none();
         let keeper = options.state_dir.as_deref().filter(|_| here).map(Keeper::open).transpose();
         let keeper = keeper.context("cannot use the state folder")?;
         let memory = keeper.as_ref().map_or_else(Arc::default, Keeper::memory);
@@ -289,16 +285,20 @@ impl ControlPlane {
     /// Starts once limits are known: until then Envoy's failure mode decides, not an empty set of limits.
     fn spawn_ratelimit(
         &mut self,
-        listeners: Listeners,
+        options: &ServeOptions,
+        calls: TcpListener,
+        tls: Option<MutualTls>,
         limits: watch::Receiver<Arc<crate::model::limit::LimitSet>>,
-        options: Options,
-        counters: Arc<Store>,
         mut published: watch::Receiver<Arc<Published>>,
-    ) -> (admin::RateLimit, RateLimit<Store>) {
+    ) -> anyhow::Result<(admin::RateLimit, RateLimit<Store>)> {
+        let tls = tls.filter(|_| options.ratelimit_tls.is_some());
+        let listeners = Listeners { calls: calls.into(), tls, health: None, http: None, quota: None };
+        let told = Options { ietf: Ietf::of(options.limit_headers), ..Options::default() };
+        let counters = self.counters(options)?;
         let decisions = Arc::new(Decisions::default());
         let state = admin::RateLimit { decisions: decisions.clone(), counters: counters.clone() };
         let no_rules = watch::channel(Arc::default()).1;
-        let service = RateLimit::new(limits, counters.clone(), decisions).with_rules(no_rules, options);
+        let service = RateLimit::new(limits, counters.clone(), decisions).with_rules(no_rules, told);
         let (served, ended) = (service.clone(), self.ended());
         self.tasks.spawn(async move {
             let serving = async {
@@ -314,7 +314,7 @@ impl ControlPlane {
                 () = counters.run() => Ok(()),
             }
         });
-        (state, service)
+        Ok((state, service))
     }
 
     /// Runs until the future ends or a task fails, then ends everything.

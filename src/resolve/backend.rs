@@ -181,7 +181,7 @@ fn resolve(
             return None;
         }
         let port = match find(service, port) {
-            Some(found) if upstream.istio => Port::Number(checked_number(draft, at, namespace, name, found)?),
+            Some(found) if upstream.istio => Port::Number(service_port(draft, at, namespace, name, found)?),
             Some(found) => Port::Number(target_port(draft, at, namespace, name, found)?),
             None => port,
         };
@@ -191,7 +191,7 @@ fn resolve(
         at.error(draft, "PortNotFound", port_problem(namespace, name, service, port));
         return None;
     };
-    let number = checked_number(draft, at, namespace, name, found)?;
+    let number = service_port(draft, at, namespace, name, found)?;
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number };
     let by_name = || upstream.istio.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
     let protocol = upstream
@@ -276,7 +276,6 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
     }
 }
 
-/// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.
 /// The port behind an ExternalName: to ingress-nginx it is the `targetPort` where that is a number.
 fn target_port(
     draft: &mut Draft<'_>,
@@ -285,28 +284,35 @@ fn target_port(
     name: &str,
     port: &ServicePort,
 ) -> Option<u16> {
-    let Some(IntOrString::Int(target)) = port.target_port else {
-        return checked_number(draft, at, namespace, name, port);
-    };
-    let number = port_number(target);
-    if number.is_none() {
-        let problem = format!("Service {namespace}/{name} has targetPort {target}, which is not {PORT_FORM}");
-        at.error(draft, "InvalidPort", problem);
+    match port.target_port {
+        Some(IntOrString::Int(target)) => checked_number(draft, at, namespace, name, "targetPort", target),
+        _ => service_port(draft, at, namespace, name, port),
     }
-    number
 }
 
-fn checked_number(
+fn service_port(
     draft: &mut Draft<'_>,
     at: At<'_>,
     namespace: &str,
     name: &str,
     port: &ServicePort,
 ) -> Option<u16> {
-    let number = port_number(port.port);
-    if number.is_none() {
-        let problem = format!("Service {namespace}/{name} has port {}, which is not {PORT_FORM}", port.port);
+    checked_number(draft, at, namespace, name, "port", port.port)
+}
+
+/// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.
+fn checked_number(
+    draft: &mut Draft<'_>,
+    at: At<'_>,
+    namespace: &str,
+    name: &str,
+    field: &str,
+    number: i32,
+) -> Option<u16> {
+    let checked = port_number(number);
+    if checked.is_none() {
+        let problem = format!("Service {namespace}/{name} has {field} {number}, which is not {PORT_FORM}");
         at.error(draft, "InvalidPort", problem);
     }
-    number
+    checked
 }
