@@ -137,7 +137,7 @@ impl Server {
     }
 }
 
-/// The connection, if Redis answers. Whoever asks finds out that it does not; [`Link::connected`] makes a new one.
+/// The connection, if Redis answers. Whoever asks finds out that it does not; [`Link::connect`] makes a new one.
 pub(super) struct Link {
     server: Server,
     deadline: Duration,
