@@ -15,6 +15,7 @@ use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admin::{self, Metrics, changes::Changes};
@@ -249,7 +250,7 @@ impl ControlPlane {
     ) {
         let router = xds::server::builder().add_service(service).add_service(status);
         let serving = match tls {
-            Some(tls) => router.serve_with_incoming(tls.incoming(listener)).boxed(),
+            Some(tls) => router.serve_with_incoming(tls.incoming(TcpListenerStream::new(listener))).boxed(),
             None => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 router.serve_with_incoming(incoming).boxed()

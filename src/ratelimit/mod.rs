@@ -26,4 +26,5 @@ pub mod serve;
 pub mod service;
 mod shown;
 mod subject;
+mod threads;
 mod top;

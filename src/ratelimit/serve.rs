@@ -1,20 +1,21 @@
 //! The service on the network: RLS, gRPC health and reflection on one port; health on another for those who know no TLS;
 //! and on a third what those ask who speak no gRPC.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
-use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture, try_join_all};
-use tokio::net::{TcpListener, UnixListener};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{self, Server};
 
 use super::counters::{Counters, Store};
 use super::envoyproxy::follow::Follower;
@@ -24,6 +25,8 @@ use super::quota::{self, Access};
 use super::remote::{Server as ManagementServer, follow, follow_config};
 use super::saved::Keeper;
 use super::service::{Options, RateLimit};
+use super::threads;
+pub use super::threads::Error;
 use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
@@ -33,6 +36,9 @@ const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
 /// Open connections are pinged this often, so that those of an Envoy that vanished go.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// How long no connection is accepted after one could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long calls under way may take at the end. Envoy waits for none nearly that long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -67,54 +73,101 @@ impl From<TcpListener> for Calls {
     }
 }
 
-type Serving<'a> = BoxFuture<'a, Result<(), tonic::transport::Error>>;
-
 /// Serves RLS, `grpc.health.v1` and reflection until `shutdown` ends, then finishes the calls under way.
 ///
 /// Health is "serving" from the first moment, for the server as a whole and for the service: start it only once
 /// limits are known, so that until then Envoy's failure mode decides and not an empty set of limits.
 ///
 /// # Errors
-/// When a listener fails.
+/// When a listener fails, or there are no threads for calls.
 pub async fn serve<C: Counters>(
     listeners: Listeners,
     service: RateLimit<C>,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), Error> {
     let shutdown = shutdown.shared();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
-    let calls = Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .add_service(RateLimitServiceServer::new(service.clone()))
-        .add_service(reflected().build_v1().expect(READABLE))
-        .add_service(reflected().build_v1alpha().expect(READABLE))
-        .add_service(health_service.clone());
-    let end = shutdown.clone();
-    let calls: Serving<'_> = match (listeners.calls, listeners.tls) {
-        (Calls::Unix(socket), _) => {
-            calls.serve_with_incoming_shutdown(UnixListenerStream::new(socket), end).boxed()
-        }
-        (Calls::Tcp(port), Some(tls)) => calls.serve_with_incoming_shutdown(tls.incoming(port), end).boxed(),
-        (Calls::Tcp(port), None) => calls.serve_with_incoming_shutdown(plain(port), end).boxed(),
+    let router = {
+        let (service, health) = (service.clone(), health_service.clone());
+        move || router(service.clone()).add_service(health.clone())
     };
-    let also = |listener: Option<TcpListener>, pages: Router| -> Option<Serving<'_>> {
+    let calls = answer(listeners.calls, listeners.tls, router, shutdown.clone());
+    let also = |listener: Option<TcpListener>, pages: Router| {
         let routes = Routes::from(pages).add_service(health_service.clone());
         let server = Server::builder().accept_http1(true).add_routes(routes);
-        listener
-            .map(|listener| server.serve_with_incoming_shutdown(plain(listener), shutdown.clone()).boxed())
+        let incoming = listener.map(|listener| TcpIncoming::from(listener).with_nodelay(Some(true)));
+        incoming.map(|incoming| server.serve_with_incoming_shutdown(incoming, shutdown.clone()))
     };
     let probes = also(listeners.health, http::for_machines(service.clone()));
     let quota = listeners.quota.map(|access| quota::router(service.clone(), access));
     let http = also(listeners.http, http::router(service).merge(quota.unwrap_or_default()));
+    let others = try_join_all([probes, http].into_iter().flatten()).map_err(Error::Server);
     let drained = async {
         shutdown.clone().await;
         tokio::time::sleep(DRAIN_WITHIN).await;
     };
     tokio::select! {
-        served = try_join_all([Some(calls), probes, http].into_iter().flatten()) => served.map(|_| ()),
+        served = futures::future::try_join(calls, others) => served.map(|_| ()),
         () = drained => Ok(()),
     }
+}
+
+/// What Envoys may ask.
+fn router<C: Counters>(service: RateLimit<C>) -> transport::server::Router {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .add_service(RateLimitServiceServer::new(service))
+        .add_service(reflected().build_v1().expect(READABLE))
+        .add_service(reflected().build_v1alpha().expect(READABLE))
+}
+
+/// Answers calls until the end, on threads of their own.
+async fn answer<R>(calls: Calls, tls: Option<MutualTls>, router: R, end: impl Future) -> Result<(), Error>
+where
+    R: Fn() -> transport::server::Router + Clone + Send + 'static,
+{
+    // An end that never comes, so that calls under way are finished when no more connections come.
+    match calls {
+        Calls::Unix(socket) => {
+            let connections = UnixListenerStream::new(socket).map(|it| it.and_then(UnixStream::into_std));
+            let server = move |dealt: ReceiverStream<_>| {
+                router().serve_with_incoming_shutdown(dealt.map(UnixStream::from_std), pending())
+            };
+            threads::serve(accepted(connections).take_until(end), server).await
+        }
+        Calls::Tcp(port) => {
+            let connections = TcpListenerStream::new(port).map(|it| it.and_then(TcpStream::into_std));
+            let server = move |dealt: ReceiverStream<_>| {
+                let dealt = dealt.map(|it| TcpStream::from_std(it).and_then(without_delay));
+                match &tls {
+                    Some(tls) => {
+                        router().serve_with_incoming_shutdown(tls.incoming(dealt), pending()).left_future()
+                    }
+                    None => router().serve_with_incoming_shutdown(dealt, pending()).right_future(),
+                }
+            };
+            threads::serve(accepted(connections).take_until(end), server).await
+        }
+    }
+}
+
+/// Without those that cannot be accepted, which may be for want of files.
+fn accepted<C>(connections: impl Stream<Item = io::Result<C>>) -> impl Stream<Item = C> {
+    connections.filter_map(async |connection| match connection {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            tracing::warn!("cannot accept a connection of the rate limit service: {error}");
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            None
+        }
+    })
+}
+
+/// Sends at once what is written.
+fn without_delay(connection: TcpStream) -> io::Result<TcpStream> {
+    connection.set_nodelay(true)?;
+    Ok(connection)
 }
 
 const READABLE: &str = "build.rs wrote the descriptor sets";
@@ -124,10 +177,6 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors::RATE_LIMIT_SERVICE)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-}
-
-fn plain(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// What a management server is followed for.
@@ -163,7 +212,7 @@ pub async fn alone(
     listeners: Listeners,
     sources: Sources,
     shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), Error> {
     let shutdown = shutdown.shared();
     let (sender, mut limits) = watch::channel(Arc::new(LimitSet::default()));
     let (follower, rules) = sources.folder.unzip();

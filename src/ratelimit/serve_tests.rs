@@ -9,6 +9,8 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
+use envoy_types::pb::google::protobuf::UInt64Value;
+use futures::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -32,7 +34,7 @@ struct Rig {
     health: std::net::SocketAddr,
     http: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), tonic::transport::Error>>,
+    served: JoinHandle<Result<(), Error>>,
 }
 
 impl Rig {
@@ -98,6 +100,31 @@ async fn all_who_ask_share_the_counters() {
     assert!(get(rig.http, "/rlconfig", "").await.contains("d.k: unit=YEAR requests_per_unit=1"));
     assert!(get(rig.health, "/healthcheck", "").await.ends_with("\r\n\r\nOK"));
     assert!(get(rig.health, "/rlconfig", "").await.starts_with("HTTP/1.1 404 "), "for probes alone");
+    rig.stop.send(()).unwrap();
+    rig.served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn calls_of_a_connection_count_in_their_order() {
+    let rig = Rig::start().await;
+    let client = RateLimitServiceClient::new(rig.channel().await);
+    let ask = |gives_back: bool| {
+        let entries = vec![Entry { key: "k".into(), value: "v".into() }];
+        let descriptor = RateLimitDescriptor {
+            entries,
+            hits_addend: Some(UInt64Value { value: 1 }),
+            is_negative_hits: gives_back,
+            ..RateLimitDescriptor::default()
+        };
+        let request = RateLimitRequest { domain: "d".into(), descriptors: vec![descriptor], hits_addend: 0 };
+        let mut client = client.clone();
+        async move { client.should_rate_limit(request).await.unwrap().into_inner().overall_code() }
+    };
+    for round in 0..200 {
+        // Sent one after the other, and no answer is waited for.
+        let codes = join_all([false, true].into_iter().cycle().take(40).map(ask)).await;
+        assert!(codes.iter().all(|code| *code == Code::Ok), "round {round}: {codes:?}");
+    }
     rig.stop.send(()).unwrap();
     rig.served.await.unwrap().unwrap();
 }

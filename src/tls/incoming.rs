@@ -4,11 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use futures::stream::{Stream, StreamExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use super::MutualTls;
 
@@ -17,13 +16,13 @@ const HANDSHAKES: usize = 1024;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 impl MutualTls {
-    /// The connections that come to a listener, once their handshakes are done.
-    pub fn incoming(
+    /// The connections that come, once their handshakes are done.
+    pub fn incoming<S: Stream<Item = io::Result<TcpStream>> + Send>(
         &self,
-        listener: TcpListener,
-    ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + Send + use<> {
+        connections: S,
+    ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + Send + use<S> {
         let this = self.clone();
-        TcpListenerStream::new(listener)
+        connections
             .map(move |connection| this.clone().handshake(connection))
             .buffer_unordered(HANDSHAKES)
             .filter_map(std::future::ready)

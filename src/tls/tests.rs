@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
 
@@ -105,7 +106,7 @@ impl Server {
         tokio::spawn(follower.run());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let incoming = tls.incoming(listener);
+        let incoming = tls.incoming(TcpListenerStream::new(listener));
         tokio::spawn(incoming.for_each_concurrent(None, async |connection| {
             let (mut from, mut to) = tokio::io::split(connection.unwrap());
             let _ = tokio::io::copy(&mut from, &mut to).await;
