@@ -41,7 +41,8 @@ const CONNECTIONS: Annotation = Annotation {
     default: "0",
     example: "5",
     text: "Requests of one client address that may be under way at once; more is answered 503, or with the status of \
-           the ConfigMap key limit-conn-status-code.",
+           the ConfigMap key limit-conn-status-code. One that takes longer than ten minutes no longer counts, so that \
+           those of an Envoy that is gone end.",
     config_map: None,
 };
 const BURST_MULTIPLIER: Annotation = Annotation {
