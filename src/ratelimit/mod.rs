@@ -19,6 +19,7 @@ pub mod http;
 pub mod ietf;
 pub mod metrics;
 pub mod quota;
+mod reflection;
 pub mod remote;
 pub mod report;
 pub mod saved;

@@ -14,20 +14,20 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{self, Server};
 
 use super::counters::{Counters, Store};
 use super::envoyproxy::follow::Follower;
 use super::envoyproxy::{Reading, Rules};
 use super::http;
 use super::quota::{self, Access};
+use super::reflection;
 use super::remote::{Server as ManagementServer, follow, follow_config};
 use super::saved::Keeper;
 use super::service::{Options, RateLimit};
 use super::threads;
 pub use super::threads::Error;
-use crate::descriptors;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
 
@@ -88,11 +88,11 @@ pub async fn serve<C: Counters>(
     let shutdown = shutdown.shared();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
-    let router = {
-        let (service, health) = (service.clone(), health_service.clone());
-        move || router(service.clone()).add_service(health.clone())
-    };
-    let calls = answer(listeners.calls, listeners.tls, router, shutdown.clone());
+    let routes = Routes::new(RateLimitServiceServer::new(service.clone()))
+        .add_service(reflection::current())
+        .add_service(reflection::alpha())
+        .add_service(health_service.clone());
+    let calls = answer(listeners.calls, listeners.tls, routes, shutdown.clone());
     let also = |listener: Option<TcpListener>, pages: Router| {
         let routes = Routes::from(pages).add_service(health_service.clone());
         let server = Server::builder().accept_http1(true).add_routes(routes);
@@ -113,20 +113,11 @@ pub async fn serve<C: Counters>(
     }
 }
 
-/// What Envoys may ask.
-fn router<C: Counters>(service: RateLimit<C>) -> transport::server::Router {
-    Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .add_service(RateLimitServiceServer::new(service))
-        .add_service(reflected().build_v1().expect(READABLE))
-        .add_service(reflected().build_v1alpha().expect(READABLE))
-}
-
 /// Answers calls until the end, on threads of their own.
-async fn answer<R>(calls: Calls, tls: Option<MutualTls>, router: R, end: impl Future) -> Result<(), Error>
-where
-    R: Fn() -> transport::server::Router + Clone + Send + 'static,
-{
+async fn answer(calls: Calls, tls: Option<MutualTls>, routes: Routes, end: impl Future) -> Result<(), Error> {
+    let routes = routes.prepare();
+    let router =
+        move || Server::builder().http2_keepalive_interval(Some(PING_EVERY)).add_routes(routes.clone());
     // An end that never comes, so that calls under way are finished when no more connections come.
     match calls {
         Calls::Unix(socket) => {
@@ -168,15 +159,6 @@ fn accepted<C>(connections: impl Stream<Item = io::Result<C>>) -> impl Stream<It
 fn without_delay(connection: TcpStream) -> io::Result<TcpStream> {
     connection.set_nodelay(true)?;
     Ok(connection)
-}
-
-const READABLE: &str = "build.rs wrote the descriptor sets";
-
-/// What the service tells of itself.
-fn reflected() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(descriptors::RATE_LIMIT_SERVICE)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// What a management server is followed for.
