@@ -6,12 +6,16 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::ApiResource;
 use serde_json::Value;
 
+use super::protobuf::{core, discovery, networking};
 use super::read::{ReadError, Unknown, typed};
 use super::unrouted;
 use crate::crd::rate_limit_policy::RateLimitPolicy;
 use crate::crd::virtual_service::VirtualService;
 use crate::store::Object;
 use crate::values::Kind;
+
+/// Makes an object of its protobuf message.
+pub(super) type OfMessage = fn(&[u8]) -> Result<Object, ReadError>;
 
 /// A kind that is read, and how.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Watched {
     /// The top-level fields that are dropped before it is kept.
     pub(super) dropped: &'static [&'static str],
     pub(super) typed: fn(&Value, Option<&mut Unknown>) -> Result<Object, ReadError>,
+    /// How its protobuf message is read, where an API server has that form of it: built-in kinds.
+    pub(super) protobuf: Option<OfMessage>,
 }
 
 /// The types of Secrets that can hold no certificate.
@@ -48,11 +54,18 @@ const COMMON: Watched = Watched {
     field_selector: "",
     dropped: &["status"],
     typed: |value, unknown| typed::<Box<Ingress>>(value, unknown).map(Object::Ingress),
+    protobuf: None,
 };
 
 /// Every kind that is read.
 pub static WATCHED: [Watched; 8] = [
-    Watched { kind: Kind::Ingress, group: "networking.k8s.io", plural: "ingresses", ..COMMON },
+    Watched {
+        kind: Kind::Ingress,
+        group: "networking.k8s.io",
+        plural: "ingresses",
+        protobuf: Some(networking::ingress),
+        ..COMMON
+    },
     Watched {
         kind: Kind::VirtualService,
         group: "networking.istio.io",
@@ -76,6 +89,7 @@ pub static WATCHED: [Watched; 8] = [
         group: "networking.k8s.io",
         plural: "ingressclasses",
         typed: |value, unknown| typed::<Box<IngressClass>>(value, unknown).map(Object::IngressClass),
+        protobuf: Some(networking::ingress_class),
         ..COMMON
     },
     Watched {
@@ -84,6 +98,7 @@ pub static WATCHED: [Watched; 8] = [
         // A Service's status is kept: it says under which address a load balancer serves it.
         dropped: &[],
         typed: |value, unknown| typed::<Box<Service>>(value, unknown).map(Object::Service),
+        protobuf: Some(core::service),
         ..COMMON
     },
     Watched {
@@ -91,6 +106,7 @@ pub static WATCHED: [Watched; 8] = [
         group: "discovery.k8s.io",
         plural: "endpointslices",
         typed: |value, unknown| typed::<Box<EndpointSlice>>(value, unknown).map(Object::EndpointSlice),
+        protobuf: Some(discovery::endpoint_slice),
         ..COMMON
     },
     Watched {
@@ -98,6 +114,7 @@ pub static WATCHED: [Watched; 8] = [
         plural: "secrets",
         field_selector: SECRETS,
         typed: |value, unknown| typed::<Box<Secret>>(value, unknown).map(Object::Secret),
+        protobuf: Some(core::secret),
         ..COMMON
     },
     Watched {
@@ -105,6 +122,7 @@ pub static WATCHED: [Watched; 8] = [
         plural: "configmaps",
         // Of the one that is read, the settings know the name.
         typed: |value, unknown| typed::<Box<ConfigMap>>(value, unknown).map(Object::ConfigMap),
+        protobuf: Some(core::config_map),
         ..COMMON
     },
 ];

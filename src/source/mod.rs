@@ -6,6 +6,7 @@
 pub mod files;
 pub mod kinds;
 pub mod kubernetes;
+mod protobuf;
 pub mod read;
 pub mod unrouted;
 pub mod yaml;

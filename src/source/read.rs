@@ -1,4 +1,4 @@
-//! From JSON values to objects: what is dropped, what is kept, and errors that name the field.
+//! From JSON values, and from messages, to objects: what is dropped, what is kept, and errors that name the field.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ pub struct ReadError {
 pub type Unknown = Vec<String>;
 
 /// Annotations that change without meaning anything: who applied what and when.
-const NOISE: &[&str] =
+pub(super) const NOISE: &[&str] =
     &["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
 
 /// Metadata that nothing here reads, and that changes when nothing else does.
@@ -37,11 +37,26 @@ pub fn read(watched: &Watched, mut value: Value, unknown: Option<&mut Unknown>) 
     if let Some(fields) = value.as_object_mut() {
         trim(watched, fields);
     }
-    let mut object = (watched.typed)(&value, unknown)?;
+    (watched.typed)(&value, unknown).map(kept)
+}
+
+/// Makes a watched object of its protobuf message: the same as of the value that an API server sends in its place.
+///
+/// # Errors
+/// When it is no such message, or the kind has none.
+pub fn read_message(watched: &Watched, message: &[u8]) -> Result<Object, ReadError> {
+    let Some(read) = watched.protobuf else {
+        let message = format!("a {} has no protobuf form", watched.kind);
+        return Err(ReadError { field: String::new(), message });
+    };
+    read(message).map(kept)
+}
+
+fn kept(mut object: Object) -> Object {
     if let Object::Secret(secret) = &mut object {
         secret::trim(secret);
     }
-    Ok(object)
+    object
 }
 
 fn trim(watched: &Watched, fields: &mut Map<String, Value>) {

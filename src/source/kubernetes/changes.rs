@@ -7,7 +7,6 @@ use kube::runtime::watcher::Event;
 
 use super::raw::Raw;
 use crate::source::kinds::Watched;
-use crate::source::read::read;
 use crate::store::{Change, Stored};
 use crate::values::{Age, Finding, Findings, ObjectKey};
 
@@ -103,7 +102,7 @@ impl Changes {
         if let Some(part) = &mut self.part {
             part.insert(key.clone());
         }
-        match read(self.watched, raw.value, None) {
+        match raw.read(self.watched) {
             Ok(object) => {
                 self.mend(&key, changes);
                 let created = object.metadata().creation_timestamp.as_ref().map(|time| time.0.as_second());

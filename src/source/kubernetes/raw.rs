@@ -3,12 +3,19 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::DynamicResourceScope;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use prost::{DecodeError, Message};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+
+use crate::source::kinds::Watched;
+use crate::source::read::{ReadError, read, read_message};
+use crate::store::Object;
 
 /// An object.
 #[derive(Clone)]
@@ -16,19 +23,57 @@ pub(super) struct Raw {
     /// Name, namespace and resource version only, for the client.
     metadata: ObjectMeta,
     /// All of it.
-    pub(super) value: Value,
+    content: Content,
+}
+
+#[derive(Clone)]
+enum Content {
+    Json(Value),
+    Protobuf(Vec<u8>),
+}
+
+/// What the client has to know of an object, of any kind's message.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Head {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<HeadOfMetadata>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HeadOfMetadata {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    namespace: Option<String>,
+    #[prost(string, optional, tag = "6")]
+    resource_version: Option<String>,
 }
 
 impl Raw {
-    fn new(value: Value) -> Self {
+    fn of_json(value: Value) -> Self {
         let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
-        let metadata = ObjectMeta {
-            name: text("name"),
-            namespace: text("namespace"),
-            resource_version: text("resourceVersion"),
-            ..ObjectMeta::default()
-        };
-        Self { metadata, value }
+        let metadata = metadata(text("name"), text("namespace"), text("resourceVersion"));
+        Self { metadata, content: Content::Json(value) }
+    }
+
+    fn of_message(message: Vec<u8>) -> Result<Self, DecodeError> {
+        let head = Head::decode(message.as_slice())?.metadata.unwrap_or_default();
+        let metadata = metadata(head.name, head.namespace, head.resource_version);
+        Ok(Self { metadata, content: Content::Protobuf(message) })
+    }
+
+    /// In which of its forms it came.
+    #[cfg(test)]
+    pub(super) fn is_protobuf(&self) -> bool {
+        matches!(self.content, Content::Protobuf(_))
+    }
+
+    /// Makes it an object of its kind.
+    pub(super) fn read(self, watched: &Watched) -> Result<Object, ReadError> {
+        match self.content {
+            Content::Json(value) => read(watched, value, None),
+            Content::Protobuf(message) => read_message(watched, &message),
+        }
     }
 
     /// `metadata.name`
@@ -42,9 +87,33 @@ impl Raw {
     }
 }
 
+fn metadata(name: Option<String>, namespace: Option<String>, resource_version: Option<String>) -> ObjectMeta {
+    ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }
+}
+
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields::OfObject).map(Self::new)
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// An object, or the text in which its message comes from [`wire`](super::wire).
+struct Either;
+
+impl<'de> Visitor<'de> for Either {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Raw, A::Error> {
+        Fields::OfObject.visit_map(map).map(Raw::of_json)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Raw, E> {
+        let message = BASE64_STANDARD.decode(text).map_err(E::custom)?;
+        Raw::of_message(message).map_err(E::custom)
     }
 }
 
@@ -149,7 +218,8 @@ mod tests {
             (json!({}), json!({})),
         ] {
             let raw: Raw = serde_json::from_value(said).unwrap();
-            assert_eq!(raw.value, kept);
+            let Content::Json(value) = raw.content else { panic!() };
+            assert_eq!(value, kept);
         }
         let raw: Raw = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "b"}})).unwrap();
         assert_eq!((raw.name(), raw.namespace()), ("a", "b"));

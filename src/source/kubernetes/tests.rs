@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::CustomResourceExt;
 use serde_json::{Value, json};
@@ -15,6 +17,9 @@ use crate::crd::rate_limit_policy::RateLimitPolicy;
 use crate::store::{Object, Store};
 use crate::values::key_set::KeySet;
 use crate::values::{Finding, ObjectKey};
+
+#[path = "protobuf_tests.rs"]
+mod protobuf;
 
 /// Long enough for the slowest machine: nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,6 +80,26 @@ fn events_become_changes() {
     gone.sort();
     assert_eq!(gone, ["EndpointSlice/a/two: ", "deleted one", "deleted two"]);
     assert_eq!(told(&mut part, none()), [""; 0]);
+}
+
+/// A message of which only the name can be read.
+#[test]
+fn a_message_that_cannot_be_read_is_a_finding() {
+    let message = [&[0x0a, 0x05, 0x0a, 0x03][..], b"one", &[0x12, 0x01, 0x0f]].concat();
+    let raw = || serde_json::from_value(json!(BASE64_STANDARD.encode(&message))).unwrap();
+    let mut changes = Changes::new(of(Kind::IngressClass), false);
+    for event in [Event::Apply(raw()), Event::Delete(raw())] {
+        let mut told = Vec::new();
+        changes.event(event, &mut told);
+        let Some(Change::Findings { place, findings }) = told.first() else { panic!("{told:?}") };
+        assert_eq!(&**place, "IngressClass/one");
+        match told.len() {
+            1 => assert!(
+                findings[0].message.starts_with("failed to decode Protobuf message: IngressClass.spec")
+            ),
+            _ => assert!(findings.is_empty(), "what is gone has no finding"),
+        }
+    }
 }
 
 #[test]
@@ -138,6 +163,9 @@ async fn an_answer_to_come_later_is_not_waited_for() {
 fn secrets_are_not_printed() {
     let secret = raw(json!({"metadata": {"name": "n", "namespace": "ns"}, "data": {"tls.key": "secret"}}));
     assert_eq!(format!("{secret:?}"), "ns/n");
+    let message = [&[0x0a, 0x03, 0x0a, 0x01][..], b"n", &[0x12, 0x06], b"secret"].concat();
+    let secret: Raw = serde_json::from_value(json!(BASE64_STANDARD.encode(message))).unwrap();
+    assert_eq!(format!("{secret:?}"), "/n");
 }
 
 /// A store that is kept by the changes of a source.
