@@ -37,8 +37,11 @@ docs: ## build the code's documentation, warnings are errors
 bench: ## measure, through a real Envoy and in process, and write benches/RESULTS.md (a long while; BENCH=--quick for less)
 	@scripts/prerequisites test
 	@scripts/install-envoy
+	@scripts/install-redis
+	@scripts/install-envoyproxy-ratelimit
 	cargo bench --bench translate
 	cargo bench --bench xds
+	cargo bench --bench decisions
 	cargo bench --bench ratelimit -- $(BENCH)
 	cargo bench --bench change -- $(BENCH)
 	cargo bench --bench change -- --report

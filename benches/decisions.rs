@@ -1,10 +1,13 @@
 //! A decision of the rate limit service's counters, in process: nanoseconds for each algorithm at a million keys, and
 //! bytes a key as the process's resident memory grows.
 //!
-//! `cargo bench --bench decisions`; with `-- --quick` in a tenth of the time.
+//! `cargo bench --bench decisions`; with `-- --quick` in a tenth of the time. Bytes are kept below `target/`, nanoseconds where
+//! criterion keeps them: `cargo bench --bench change -- --report` writes the bytes into RESULTS.md.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use chancery::model::limit::{Algorithm, Key, Limit};
@@ -71,8 +74,23 @@ fn say_bytes(of: &str) {
     };
     let before = resident_bytes();
     let table = filled(&limit(algorithm));
-    println!("{of}: {} bytes a key", (resident_bytes() - before) / KEYS as usize);
+    println!("{}", (resident_bytes() - before) / KEYS as usize);
     drop(table);
+}
+
+/// Bytes a key by algorithm, each told by a process of its own, so that none uses what another has freed.
+fn keep_bytes() {
+    let bytes = algorithms().map(|(name, _)| {
+        let this = std::env::current_exe().expect("this program has a path");
+        let output = Command::new(this).env(BYTES_OF, name).stderr(Stdio::inherit()).output();
+        let said = String::from_utf8(output.expect("this program runs").stdout).expect("a number");
+        let bytes: usize = said.trim().parse().expect("a number");
+        println!("{name}: {bytes} bytes a key");
+        (name, bytes)
+    });
+    let kept = serde_json::to_vec_pretty(&BTreeMap::from(bytes)).expect("names and numbers");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes_a_key.json");
+    std::fs::write(path, kept).expect("a writable folder");
 }
 
 fn decisions(criterion: &mut Criterion) {
@@ -99,11 +117,7 @@ fn main() {
     if let Ok(of) = std::env::var(BYTES_OF) {
         return say_bytes(&of);
     }
-    for (name, _) in algorithms() {
-        let this = std::env::current_exe().expect("this program has a path");
-        let status = Command::new(this).env(BYTES_OF, name).status().expect("this program runs");
-        assert!(status.success());
-    }
+    keep_bytes();
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
     decisions(&mut criterion);
     criterion.final_summary();

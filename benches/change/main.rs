@@ -27,6 +27,9 @@ mod bare;
 mod churn;
 mod client;
 mod cluster;
+#[path = "../ratelimit/kept.rs"]
+#[allow(dead_code, reason = "the other bench writes it")]
+mod kept;
 mod kubernetes;
 #[path = "../manifests.rs"]
 mod manifests;

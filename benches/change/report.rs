@@ -261,7 +261,8 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
          cargo bench --bench change -- --source kubernetes    # a real API server\n\
          cargo bench --bench translate         # in process\n\
          cargo bench --bench xds               # in process\n\
-         cargo bench --bench ratelimit         # the rate limit service, over gRPC\n\
+         cargo bench --bench decisions         # in process\n\
+         cargo bench --bench ratelimit         # the rate limit service, over gRPC, beside others\n\
          cargo bench --bench change -- --report\n```\n\n",
         model.trim_start_matches([' ', '\t', ':']),
         memory / 1024 / 1024,

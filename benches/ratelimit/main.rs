@@ -1,12 +1,22 @@
-//! Decisions of the rate limit service over gRPC, beside a server that decides nothing and beside the limitador library.
+//! Decisions of the rate limit service over gRPC, beside a server that decides nothing, the limitador library and
+//! envoyproxy/ratelimit.
 //!
-//! The server has one core and the client another. The client has 4 connections with 32 calls under way on each, of one
-//! descriptor with two entries: a route, for which there is a rule, and a user; 10,000 pairs of them, however many rules. What is compared are
-//! decisions for each second of the server's CPU time, which the neighbours of a machine disturb least; contenders take
-//! turns, and the median of their rounds counts.
+//! The server has one core and the client another, which it shares with Redis. The client has 4 connections and asks of one
+//! descriptor with two entries: a route, for which there is a rule, and a user; each pair has its counter. It measures
+//!
+//! - 128 calls under way, each followed by the next, on 10,000 keys of 1, 100 and 10,000 rules: a server that decides
+//!   nothing, Chancery with its counters in memory, and limitador behind the same gRPC server;
+//! - 10,000 requests a second, each sent when it is due whether answers came or not: a server that decides nothing, and
+//!   Chancery. Latency counts from the due time, so that a stall shows in all that it keeps waiting;
+//! - 128 calls under way on 10,000 keys and on a single hot one, with counters in the same Redis: Chancery that asks for
+//!   every request and Chancery that takes blocks of hits, and envoyproxy/ratelimit with the same file of rules.
+//!
+//! What is compared is decisions for each second of the service's CPU time, which the neighbours of a machine disturb
+//! least; Redis's is told beside it. Contenders take turns, and the median of their rounds counts.
 //!
 //! ```text
-//! cargo bench --bench ratelimit                 every contender with 1, 100 and 10,000 rules
+//! scripts/install-redis && scripts/install-envoyproxy-ratelimit      once
+//! cargo bench --bench ratelimit                 everything, in a quarter of an hour
 //! cargo bench --bench ratelimit -- --quick      one short round; nothing is kept
 //! ```
 //!
@@ -19,26 +29,34 @@
 
 mod client;
 mod contender;
+#[allow(dead_code, reason = "the other bench reads it")]
+mod kept;
 #[path = "../change/process.rs"]
 #[allow(dead_code, reason = "the other bench reads memory, too")]
 mod process;
 mod record;
+mod redis;
+mod requests;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 
-use contender::{Contender, Server};
-use record::{Record, Round};
+use contender::{Server, Tools};
+use kept::{Contender, Load};
+use record::Record;
 
 /// As Chancery has it, for the server that decides nothing.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Numbers of rules.
-const RULES: [usize; 3] = [1, 100, 10_000];
+const RULES: [u64; 3] = [1, 100, 10_000];
+/// Counters, however many rules they are of.
+const KEYS: u64 = 10_000;
+/// Requests a second, where they are sent at their due times.
+const RATE: u32 = 10_000;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -55,8 +73,8 @@ struct Args {
     #[arg(long, hide = true, value_name = "ADDRESS")]
     noop: Option<SocketAddr>,
     /// Be the client: what this bench starts itself for
-    #[arg(long, hide = true, num_args = 4, value_names = ["ADDRESS", "PID", "RULES", "SECONDS"])]
-    client: Option<Vec<String>>,
+    #[arg(long, hide = true, value_name = "TASK")]
+    client: Option<String>,
     /// `cargo bench` says so
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,34 +85,41 @@ fn main() -> anyhow::Result<()> {
     if let Some(address) = args.noop {
         return contender::noop(address);
     }
-    if let Some(client) = args.client {
-        return client::main(&client);
+    if let Some(task) = args.client {
+        return client::main(&task);
     }
     let (rounds, seconds) = if args.quick { (1, 1) } else { (args.rounds, args.seconds) };
-    let limitador = contender::build_limitador()?;
+    let tools = Tools::get()?;
     let mut record = Record::default();
     for round in 1..=rounds {
-        for (contender, rules) in contenders() {
-            let server = Server::start(contender, rules, &limitador)?;
-            let measured = client::run(&server, rules, Duration::from_secs(seconds))?;
-            println!("{round}/{rounds} {} with {rules} rules: {measured}", contender.name());
-            record.add(contender, rules, measured);
+        for (contender, load) in turns() {
+            tools.redis.clear()?;
+            let server = Server::start(contender, load.rules, &tools)?;
+            let measured = client::run(contender, load, &server, &tools.redis, seconds)?;
+            println!("{round}/{rounds} {}, {load}: {measured}", contender.name());
+            record.add(contender, load, measured);
         }
     }
-    println!("\n{}", record.table());
-    if args.quick { Ok(()) } else { record.keep() }
-}
-
-/// Who takes turns, in this order. One that decides nothing has no rules.
-fn contenders() -> impl Iterator<Item = (Contender, usize)> {
-    let all = [Contender::Chancery, Contender::Limitador];
-    let with_rules = RULES.into_iter().flat_map(move |rules| all.map(|contender| (contender, rules)));
-    [(Contender::Noop, 1)].into_iter().chain(with_rules)
-}
-
-/// What a client says on its one line, and what is read of it.
-impl Round {
-    fn parse(line: &str) -> anyhow::Result<Self> {
-        Ok(serde_json::from_str(line)?)
+    let kept = record.kept();
+    println!();
+    for (contender, load, round) in &kept.rows {
+        println!("{:<26} {:<32} {round}", contender.name(), load.to_string());
     }
+    if args.quick { Ok(()) } else { kept.write() }
+}
+
+/// Who takes turns, in this order, and what is asked of them. One that decides nothing knows no rules.
+fn turns() -> Vec<(Contender, Load)> {
+    let one_rule = Load { rules: 1, keys: KEYS, rate: None };
+    let mut turns = vec![(Contender::Noop, one_rule)];
+    for rules in RULES {
+        turns.extend([Contender::Memory, Contender::Limitador].map(|of| (of, Load { rules, ..one_rule })));
+    }
+    for keys in [KEYS, 1] {
+        let load = Load { keys, ..one_rule };
+        turns.extend([Contender::Envoyproxy, Contender::Exact, Contender::Leased].map(|of| (of, load)));
+    }
+    let sent = Load { rate: Some(RATE), ..one_rule };
+    turns.extend([Contender::Noop, Contender::Memory].map(|of| (of, sent)));
+    turns
 }

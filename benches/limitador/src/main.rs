@@ -55,7 +55,7 @@ fn main() -> Result<(), Error> {
         let condition = format!("descriptors[0].route == 'r{rule}'");
         let condition = condition.try_into().map_err(|error| format!("{error:?}"))?;
         let variable = "descriptors[0].user".try_into().map_err(|error| format!("{error:?}"))?;
-        limiter.add_limit(Limit::new("bench", 1_000_000_000, 3_600, [condition], [variable]));
+        limiter.add_limit(Limit::new("bench", 1_000_000_000, 60, [condition], [variable]));
     }
     let address = address.parse()?;
     let server = Server::builder().add_service(RateLimitServiceServer::new(Limitador(limiter)));

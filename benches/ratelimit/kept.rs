@@ -1,0 +1,100 @@
+//! What was measured, as it is kept between runs: this bench writes it, the report of the other one reads it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contender {
+    /// A server that lets everything through.
+    Noop,
+    /// Ours, with its counters in memory,
+    Memory,
+    /// in a Redis that is asked for every request,
+    Exact,
+    /// or in a Redis that is asked for blocks of hits.
+    Leased,
+    Limitador,
+    Envoyproxy,
+}
+
+impl Contender {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Noop => "no decision",
+            Self::Memory => "Chancery",
+            Self::Exact => "Chancery, exact in Redis",
+            Self::Leased => "Chancery, leased of Redis",
+            Self::Limitador => "limitador 0.14",
+            Self::Envoyproxy => "envoyproxy/ratelimit",
+        }
+    }
+}
+
+/// What is asked of a contender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) rules: u64,
+    /// Counters, of all rules together.
+    pub(crate) keys: u64,
+    /// Requests that are sent each second, whether answers come or not; else each follows an answer.
+    pub(crate) rate: Option<u32>,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rules, {} keys", self.rules, self.keys)?;
+        self.rate.map_or(Ok(()), |rate| write!(f, ", {rate}/s sent"))
+    }
+}
+
+/// One round of one contender, or the medians of several.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    pub(crate) per_second: f64,
+    /// For each second of the server's CPU time.
+    pub(crate) per_cpu_second: f64,
+    /// Microseconds of Redis's CPU time for each decision, of who uses it.
+    pub(crate) redis: Option<f64>,
+    /// Milliseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { per_second, per_cpu_second, redis, p50, p99 } = self;
+        write!(f, "{per_second:.0}/s, {per_cpu_second:.0} per CPU second, p50 {p50:.3} ms, p99 {p99:.3} ms")?;
+        redis.map_or(Ok(()), |micros| write!(f, ", {micros:.1} µs of Redis"))
+    }
+}
+
+/// The medians of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) at: String,
+    pub(crate) rounds: usize,
+    pub(crate) rows: Vec<(Contender, Load, Round)>,
+}
+
+impl Kept {
+    fn path() -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("ratelimit_service.json")
+    }
+
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(Self::path(), serde_json::to_vec_pretty(self)?)?)
+    }
+
+    /// None if nothing was measured.
+    pub(crate) fn read() -> anyhow::Result<Option<Self>> {
+        match std::fs::read(Self::path()) {
+            Ok(kept) => Ok(Some(serde_json::from_slice(&kept)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
