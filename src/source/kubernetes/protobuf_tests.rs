@@ -37,14 +37,22 @@ fn objects() -> Vec<Value> {
     };
     let resource = json!({"resource": {"apiGroup": "example.com", "kind": "Bucket", "name": "b"}});
     let to = |port| json!({"service": {"name": "s", "port": port}});
-    let service = |metadata, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
+    let service = |metadata, spec: Value| {
+        let version = "v1";
+        json!({"apiVersion": version, "kind": "Service", "metadata": metadata, "spec": spec})
+    };
     let slice = |metadata, endpoints: Value, ports: Value| {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
             "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
         })
     };
-    let secret = |metadata, kind: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data, "immutable": true});
+    let secret = |metadata, kind: &str, data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+            "type": kind, "data": data, "immutable": true,
+        })
+    };
     vec![
         ingress(
             metadata("full"),

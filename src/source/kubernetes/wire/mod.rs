@@ -94,10 +94,8 @@ fn watched<B>(request: &Request<B>) -> Option<&'static Watched> {
         }
         _ => return None,
     };
-    WATCHED.iter().filter(|it| it.protobuf.is_some() && it.group == group && it.plural == plural).find(|it| {
-        // The messages are those of the only version.
-        it.versions.contains(&version)
-    })
+    let mut kinds = WATCHED.iter().filter(|it| it.protobuf.is_some() && it.versions.contains(&version));
+    kinds.find(|it| it.group == group && it.plural == plural)
 }
 
 async fn translated(
@@ -134,7 +132,7 @@ fn cause(error: kube::Error) -> BoxError {
     }
 }
 
-/// What a line takes beside its object, at most.
+/// About what a line takes beside its object.
 const ROOM: usize = 64;
 
 /// A watch in lines of JSON, one a piece.
