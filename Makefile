@@ -41,7 +41,7 @@ bench: ## measure, through a real Envoy and in process, and write benches/RESULT
 	@scripts/install-envoyproxy-ratelimit
 	cargo bench --bench translate
 	cargo bench --bench xds
-	cargo bench --bench decisions
+	cargo bench --bench decisions -- $(BENCH)
 	cargo bench --bench ratelimit -- $(BENCH)
 	cargo bench --bench change -- $(BENCH)
 	cargo bench --bench change -- --report

@@ -34,7 +34,7 @@ pub(super) fn text() -> anyhow::Result<String> {
     bars.row(&[
         "sliding window under Poisson, on and off, sine and boundary traffic: in no window above 1.08 × the limit",
         &format!("test `{WINDOW_TEST}`"),
-        "tested",
+        "see `make test`",
     ]);
     Ok(format!(
         "## Rate limit service\n\n{}\n{}",

@@ -177,5 +177,7 @@ impl RateLimitService for Noop {
 /// The server that decides nothing.
 pub(crate) fn noop(address: SocketAddr) -> anyhow::Result<()> {
     let server = tonic::transport::Server::builder().add_service(RateLimitServiceServer::new(Noop));
-    Ok(tokio::runtime::Runtime::new()?.block_on(server.serve(address))?)
+    // As Chancery does: a thread that answers what it reads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(server.serve(address))?)
 }

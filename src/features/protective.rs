@@ -27,8 +27,6 @@ const DIRECTIVES: &[&str] = &[
     "auth_jwt",
     "auth_request",
     "deny",
-    // Nobody here knows what the file says.
-    "include",
     "limit_conn",
     "limit_except",
     "limit_req",
@@ -39,7 +37,7 @@ const DIRECTIVES: &[&str] = &[
 pub fn annotation(name: &str, value: &str, ipv6: bool) -> bool {
     match name {
         "auth-tls-secret" | "auth-type" | "auth-url" | "denylist-source-range" => true,
-        "configuration-snippet" | "server-snippet" => snippet(value),
+        "configuration-snippet" | "server-snippet" => snippet(value) || includes(value),
         "modsecurity-snippet" => enforces(value),
         _ => ALLOWLISTS.contains(&name) && !is_everyone(value, ipv6),
     }
@@ -74,7 +72,7 @@ pub fn key(name: &str, value: &str, ipv6: bool) -> bool {
         | "denylist-source-range"
         | "global-auth-url" => given,
         "http-snippet" => snippet(value) && snippets::check(value).is_err(),
-        "location-snippet" | "server-snippet" => snippet(value),
+        "location-snippet" | "server-snippet" => snippet(value) || includes(value),
         "modsecurity-snippet" => enforces(value),
         "whitelist-source-range" => given && !is_everyone(value, ipv6),
         _ => false,
@@ -139,6 +137,12 @@ fn snippet(text: &str) -> bool {
     })
 }
 
+/// Whether nginx configuration has a file's content for hosts or paths, which nobody here knows. Outside of them files hold
+/// tables and types.
+fn includes(text: &str) -> bool {
+    statements(text).iter().any(|words| words.first().is_some_and(|directive| directive == "include"))
+}
+
 /// The words of each directive of nginx configuration, those in blocks too.
 fn statements(text: &str) -> Vec<Vec<String>> {
     let mut statements = vec![Vec::new()];
@@ -200,7 +204,6 @@ mod tests {
     fn snippets_that_keep_somebody_out() {
         for text in [
             "deny all;",
-            "include /etc/nginx/keys.conf;",
             "allow 10.0.0.0/8;\ndeny all;",
             "if ($http_x_api_key = \"\") {\n  return 401 \"API Key Required\";\n}",
             "if ($a = \"}\") { return 403; }",
@@ -230,6 +233,17 @@ mod tests {
         ] {
             assert!(!snippet(text), "{text}");
         }
+    }
+
+    #[test]
+    fn files_that_nobody_knows_keep_somebody_out_of_hosts_and_paths() {
+        let tuning = "map $http_user_agent $bot { include /etc/nginx/bots.map; }";
+        for (text, included) in [("set $a b;\ninclude /etc/nginx/keys.conf;", true), ("# include a;", false)]
+        {
+            assert_eq!(annotation("server-snippet", text, true), included, "{text}");
+            assert_eq!(key("location-snippet", text, true), included, "{text}");
+        }
+        assert!(!key("http-snippet", tuning, true));
     }
 
     #[test]

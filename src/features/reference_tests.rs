@@ -73,7 +73,7 @@ fn reference() -> String {
         writeln!(text, "- `{name}`{refused}").unwrap();
     }
     text.push_str(
-        "\nA snippet that is not read keeps somebody out if it has `deny`, `auth_request`, `auth_basic`, `limit_req`, `limit_conn`, \
+        "\nA snippet that is not read keeps somebody out if it has `deny`, `include`, `auth_request`, `auth_basic`, `limit_req`, `limit_conn`, \
          `return` with a status from 400\nor the like, one of ModSecurity if it says `SecRuleEngine On`.\n\n\
          # The ConfigMap\n\nA key of the ingress-nginx ConfigMap that no annotation above names has no effect, which \
          is a finding. Some keys keep somebody out:\nwith one of them the routes of every Ingress answer 503, but of \

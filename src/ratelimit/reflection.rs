@@ -1,5 +1,5 @@
 //! gRPC reflection. Its descriptors take megabytes once they are decoded, and hardly anybody ever asks for them, so they are read
-//! for the first who does.
+//! for the first who does: some milliseconds, for which calls on that thread wait.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};

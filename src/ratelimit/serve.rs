@@ -1,15 +1,15 @@
 //! The service on the network: RLS, gRPC health and reflection on one port; health on another for those who know no TLS;
 //! and on a third what those ask who speak no gRPC.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
-use futures::future::{BoxFuture, OptionFuture, try_join_all};
-use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
+use futures::future::{BoxFuture, OptionFuture, try_join, try_join_all};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
@@ -38,7 +38,7 @@ const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// How long no connection is accepted after one could not be.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long calls under way may take at the end. Envoy waits for none nearly that long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -102,15 +102,13 @@ pub async fn serve<C: Counters>(
     let probes = also(listeners.health, http::for_machines(service.clone()));
     let quota = listeners.quota.map(|access| quota::router(service.clone(), access));
     let http = also(listeners.http, http::router(service).merge(quota.unwrap_or_default()));
-    let others = try_join_all([probes, http].into_iter().flatten()).map_err(Error::Server);
-    let drained = async {
-        shutdown.clone().await;
-        tokio::time::sleep(DRAIN_WITHIN).await;
+    let others = async {
+        tokio::select! {
+            ended = try_join_all([probes, http].into_iter().flatten()) => Ok(ended.map(drop)?),
+            () = async { shutdown.clone().await; tokio::time::sleep(DRAIN_WITHIN).await } => Ok(()),
+        }
     };
-    tokio::select! {
-        served = futures::future::try_join(calls, others) => served.map(|_| ()),
-        () = drained => Ok(()),
-    }
+    try_join(calls, others).await.map(|_| ())
 }
 
 /// Answers calls until the end, on threads of their own.
@@ -118,35 +116,35 @@ async fn answer(calls: Calls, tls: Option<MutualTls>, routes: Routes, end: impl 
     let routes = routes.prepare();
     let router =
         move || Server::builder().http2_keepalive_interval(Some(PING_EVERY)).add_routes(routes.clone());
-    // An end that never comes, so that calls under way are finished when no more connections come.
     match calls {
         Calls::Unix(socket) => {
             let connections = UnixListenerStream::new(socket).map(|it| it.and_then(UnixStream::into_std));
-            let server = move |dealt: ReceiverStream<_>| {
-                router().serve_with_incoming_shutdown(dealt.map(UnixStream::from_std), pending())
+            let server = move |dealt: ReceiverStream<_>, end: oneshot::Receiver<()>| {
+                router().serve_with_incoming_shutdown(dealt.map(UnixStream::from_std), end.map(drop))
             };
-            threads::serve(accepted(connections).take_until(end), server).await
+            threads::serve(accepted(connections).take_until(end), DRAIN_WITHIN, server).await
         }
         Calls::Tcp(port) => {
             let connections = TcpListenerStream::new(port).map(|it| it.and_then(TcpStream::into_std));
-            let server = move |dealt: ReceiverStream<_>| {
-                let dealt = dealt.map(|it| TcpStream::from_std(it).and_then(without_delay));
+            let server = move |dealt: ReceiverStream<_>, end: oneshot::Receiver<()>| {
+                let (dealt, end) = (dealt.map(TcpStream::from_std), end.map(drop));
                 match &tls {
                     Some(tls) => {
-                        router().serve_with_incoming_shutdown(tls.incoming(dealt), pending()).left_future()
+                        router().serve_with_incoming_shutdown(tls.incoming(dealt), end).left_future()
                     }
-                    None => router().serve_with_incoming_shutdown(dealt, pending()).right_future(),
+                    None => router().serve_with_incoming_shutdown(plain(dealt), end).right_future(),
                 }
             };
-            threads::serve(accepted(connections).take_until(end), server).await
+            threads::serve(accepted(connections).take_until(end), DRAIN_WITHIN, server).await
         }
     }
 }
 
-/// Without those that cannot be accepted, which may be for want of files.
+/// Without those that cannot be accepted: their other end is gone, or there are too many open files.
 fn accepted<C>(connections: impl Stream<Item = io::Result<C>>) -> impl Stream<Item = C> {
     connections.filter_map(async |connection| match connection {
         Ok(connection) => Some(connection),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
         Err(error) => {
             tracing::warn!("cannot accept a connection of the rate limit service: {error}");
             tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -155,10 +153,11 @@ fn accepted<C>(connections: impl Stream<Item = io::Result<C>>) -> impl Stream<It
     })
 }
 
-/// Sends at once what is written.
-fn without_delay(connection: TcpStream) -> io::Result<TcpStream> {
-    connection.set_nodelay(true)?;
-    Ok(connection)
+/// Connections that send at once what is written.
+fn plain<S: Stream<Item = io::Result<TcpStream>>>(
+    connections: S,
+) -> impl Stream<Item = io::Result<TcpStream>> + use<S> {
+    connections.map(|connection| connection.and_then(|it| it.set_nodelay(true).map(|()| it)))
 }
 
 /// What a management server is followed for.
@@ -189,7 +188,7 @@ pub struct Sources {
 /// first set of limits has come.
 ///
 /// # Errors
-/// When a listener fails.
+/// As for [`serve`].
 pub async fn alone(
     listeners: Listeners,
     sources: Sources,

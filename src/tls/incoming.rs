@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::MutualTls;
 
-/// Handshakes under way at once. Who connects beyond that waits.
+/// Handshakes of one call under way at once. Who connects beyond that waits.
 const HANDSHAKES: usize = 1024;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 

@@ -59,6 +59,6 @@ fn main() -> Result<(), Error> {
     }
     let address = address.parse()?;
     let server = Server::builder().add_service(RateLimitServiceServer::new(Limitador(limiter)));
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(server.serve(address))?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(server.serve(address))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Objects from a Kubernetes API server: one watch for each kind of the table.
 //!
-//! Built-in kinds come as protobuf, which costs the API server less than half of what JSON does.
+//! Watches of built-in kinds come as protobuf, lists page by page as JSON.
 //!
 //! A kind whose definition is not installed holds nobody up: it has no objects until the definition is there. An object
 //! that cannot be read is a finding, and its last good form stays.

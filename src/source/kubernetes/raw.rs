@@ -1,4 +1,4 @@
-//! An object as the API server says it, of whatever kind: reading it never fails here.
+//! An object as the API server says it, of whatever kind. What it says of itself is read later, where that may fail.
 
 use std::borrow::Cow;
 use std::fmt;

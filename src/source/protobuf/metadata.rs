@@ -63,14 +63,34 @@ pub(super) fn condition(it: pb::Condition) -> Result<Condition, ReadError> {
     })
 }
 
-/// A time in whole seconds, as JSON has them. One of all zeros is none.
+/// A time in whole seconds, as JSON has them. Go says no time by an empty message.
 fn time(it: Option<pb::Time>, field: &str) -> Result<Option<Time>, ReadError> {
-    let Some(seconds) = it.filter(|it| *it != pb::Time { seconds: Some(0), nanos: Some(0) }) else {
+    let Some(seconds) = it.filter(|it| *it != pb::Time::default()) else {
         return Ok(None);
     };
     let seconds = seconds.seconds.unwrap_or_default();
     match Timestamp::from_second(seconds) {
         Ok(time) => Ok(Some(Time(time))),
         Err(error) => Err(ReadError { field: field.into(), message: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let read = |it| time(it, "f").map(|time| time.map(|time| time.0.as_second()));
+        let said = |seconds, nanos| Some(pb::Time { seconds, nanos });
+        for (it, expected) in [
+            (None, None),
+            (said(None, None), None),
+            (said(Some(0), Some(0)), Some(0)),
+            (said(Some(1_800_000_000), Some(5)), Some(1_800_000_000)),
+        ] {
+            assert_eq!(read(it.clone()), Ok(expected), "{it:?}");
+        }
+        assert_eq!(read(said(Some(i64::MAX), None)).unwrap_err().field, "f");
     }
 }
