@@ -37,6 +37,7 @@ docs: ## build the code's documentation, warnings are errors
 bench: ## measure, through a real Envoy and in process, and write benches/RESULTS.md (a long while; BENCH=--quick for less)
 	@scripts/prerequisites test
 	@scripts/install-envoy
+	@scripts/install-kube-apiserver
 	@scripts/install-redis
 	@scripts/install-envoyproxy-ratelimit
 	cargo bench --bench translate
@@ -44,6 +45,7 @@ bench: ## measure, through a real Envoy and in process, and write benches/RESULT
 	cargo bench --bench decisions -- $(BENCH)
 	cargo bench --bench ratelimit -- $(BENCH)
 	cargo bench --bench change -- $(BENCH)
+	KUBEBUILDER_ASSETS=$$(scripts/install-kube-apiserver --where) cargo bench --bench change -- --source kubernetes $(BENCH)
 	cargo bench --bench change -- --report
 
 envoy: ## install Envoy into tools/envoy
