@@ -89,7 +89,7 @@ mod tests {
             (said(Some(0), Some(0)), Some(0)),
             (said(Some(1_800_000_000), Some(5)), Some(1_800_000_000)),
         ] {
-            assert_eq!(read(it.clone()), Ok(expected), "{it:?}");
+            assert_eq!(read(it), Ok(expected), "{it:?}");
         }
         assert_eq!(read(said(Some(i64::MAX), None)).unwrap_err().field, "f");
     }
