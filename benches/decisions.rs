@@ -4,9 +4,10 @@
 //! `cargo bench --bench decisions`; with `-- --quick` in a tenth of the time. Bytes are kept below `target/`, nanoseconds where
 //! criterion keeps them: `cargo bench --bench change -- --report` writes the bytes into RESULTS.md.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -88,9 +89,7 @@ fn keep_bytes() {
         println!("{name}: {bytes} bytes a key");
         (name, bytes)
     });
-    let kept = serde_json::to_vec_pretty(&BTreeMap::from(bytes)).expect("names and numbers");
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes_a_key.json");
-    std::fs::write(path, kept).expect("a writable folder");
+    records::write("bytes_a_key.json", &BTreeMap::from(bytes)).expect("a writable folder");
 }
 
 fn decisions(criterion: &mut Criterion) {

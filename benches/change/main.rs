@@ -40,6 +40,8 @@ mod process;
 mod pusher;
 mod ratelimit;
 mod record;
+#[path = "../records.rs"]
+mod records;
 mod report;
 mod run;
 #[path = "../../tests/cluster/mod.rs"]

@@ -1,9 +1,9 @@
 //! What the benches of the rate limit service measured, for the report.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::kept::{Contender, Kept, Load, Round};
+use super::records;
 use super::report::{Rows, count, ms};
 
 /// Where most is compared.
@@ -115,9 +115,5 @@ fn contenders(kept: &Kept) -> String {
 
 /// By algorithm; nothing if nothing was measured.
 fn bytes_a_key() -> anyhow::Result<BTreeMap<String, usize>> {
-    match std::fs::read(Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes_a_key.json")) {
-        Ok(kept) => Ok(serde_json::from_slice(&kept)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(records::read("bytes_a_key.json")?.unwrap_or_default())
 }

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::records;
+
+/// Where the statuses are kept.
+const STATUSES: &str = "statuses.json";
+
 /// Where the manifests are.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
@@ -232,20 +237,12 @@ impl Statuses {
 
     /// Keeps it instead of the one that was measured before.
     pub(crate) fn keep(&self) -> anyhow::Result<()> {
-        Ok(std::fs::write(Self::path(), serde_json::to_vec_pretty(self)?)?)
+        records::write(STATUSES, self)
     }
 
     /// What was kept, if anything was.
     pub(crate) fn kept() -> anyhow::Result<Option<Self>> {
-        match std::fs::read(Self::path()) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn path() -> PathBuf {
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("statuses.json")
+        records::read(STATUSES)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What was measured, as it is kept between runs: this bench writes it, the report of the other one reads it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use super::records;
+
+const FILE: &str = "ratelimit_service.json";
 
 /// Who decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,20 +84,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    fn path() -> PathBuf {
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join("ratelimit_service.json")
-    }
-
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        Ok(std::fs::write(Self::path(), serde_json::to_vec_pretty(self)?)?)
+        records::write(FILE, self)
     }
 
     /// None if nothing was measured.
     pub(crate) fn read() -> anyhow::Result<Option<Self>> {
-        match std::fs::read(Self::path()) {
-            Ok(kept) => Ok(Some(serde_json::from_slice(&kept)?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        records::read(FILE)
     }
 }

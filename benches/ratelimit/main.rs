@@ -35,6 +35,8 @@ mod kept;
 #[allow(dead_code, reason = "the other bench reads memory, too")]
 mod process;
 mod record;
+#[path = "../records.rs"]
+mod records;
 mod redis;
 mod requests;
 

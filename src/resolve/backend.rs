@@ -181,8 +181,11 @@ fn resolve(
             return None;
         }
         let port = match find(service, port) {
-            Some(found) if upstream.istio => Port::Number(service_port(draft, at, namespace, name, found)?),
-            Some(found) => Port::Number(target_port(draft, at, namespace, name, found)?),
+            // To ingress-nginx it is the `targetPort` where that is a number.
+            Some(ServicePort { target_port: Some(IntOrString::Int(target)), .. }) if !upstream.istio => {
+                Port::Number(checked_number(draft, at, namespace, name, "targetPort", *target)?)
+            }
+            Some(found) => Port::Number(checked_number(draft, at, namespace, name, "port", found.port)?),
             None => port,
         };
         return by_host(draft, at, target, port, upstream, aliases - 1);
@@ -191,7 +194,7 @@ fn resolve(
         at.error(draft, "PortNotFound", port_problem(namespace, name, service, port));
         return None;
     };
-    let number = service_port(draft, at, namespace, name, found)?;
+    let number = checked_number(draft, at, namespace, name, "port", found.port)?;
     let key = EndpointSetKey { namespace: namespace.into(), service: name.into(), port: number };
     let by_name = || upstream.istio.then(|| protocol_of_name(found.name.as_deref()?)).flatten();
     let protocol = upstream
@@ -274,30 +277,6 @@ fn protocol_of_name(name: &str) -> Option<Protocol> {
         Some("grpc" | "http2") => Some(Protocol::Grpc),
         _ => None,
     }
-}
-
-/// The port behind an ExternalName: to ingress-nginx it is the `targetPort` where that is a number.
-fn target_port(
-    draft: &mut Draft<'_>,
-    at: At<'_>,
-    namespace: &str,
-    name: &str,
-    port: &ServicePort,
-) -> Option<u16> {
-    match port.target_port {
-        Some(IntOrString::Int(target)) => checked_number(draft, at, namespace, name, "targetPort", target),
-        _ => service_port(draft, at, namespace, name, port),
-    }
-}
-
-fn service_port(
-    draft: &mut Draft<'_>,
-    at: At<'_>,
-    namespace: &str,
-    name: &str,
-    port: &ServicePort,
-) -> Option<u16> {
-    checked_number(draft, at, namespace, name, "port", port.port)
 }
 
 /// The number of a Service's port. None, with a finding, if it is not one; an API server lets no such Service in.

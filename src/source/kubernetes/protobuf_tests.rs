@@ -31,28 +31,16 @@ fn bare(name: &str) -> Value {
 
 /// Objects with every field, and with as few as may be.
 fn objects() -> Vec<Value> {
+    [ingresses(), ingress_classes(), services(), endpoint_slices(), secrets_and_config_map()].concat()
+}
+
+fn ingresses() -> Vec<Value> {
     let ingress = |metadata, spec: Value| {
         let api = "networking.k8s.io/v1";
         json!({"apiVersion": api, "kind": "Ingress", "metadata": metadata, "spec": spec})
     };
     let resource = json!({"resource": {"apiGroup": "example.com", "kind": "Bucket", "name": "b"}});
     let to = |port| json!({"service": {"name": "s", "port": port}});
-    let service = |metadata, spec: Value| {
-        let version = "v1";
-        json!({"apiVersion": version, "kind": "Service", "metadata": metadata, "spec": spec})
-    };
-    let slice = |metadata, endpoints: Value, ports: Value| {
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
-            "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
-        })
-    };
-    let secret = |metadata, kind: &str, data: Value| {
-        json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
-            "type": kind, "data": data, "immutable": true,
-        })
-    };
     vec![
         ingress(
             metadata("full"),
@@ -72,6 +60,11 @@ fn objects() -> Vec<Value> {
             }),
         ),
         ingress(bare("bare"), json!({"defaultBackend": {"resource": {"kind": "ConfigMap", "name": "b"}}})),
+    ]
+}
+
+fn ingress_classes() -> Vec<Value> {
+    vec![
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "full"},
             "spec": {"controller": "example.com/c", "parameters":
@@ -85,6 +78,15 @@ fn objects() -> Vec<Value> {
             "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "bare"},
             "spec": {"controller": "example.com/c"},
         }),
+    ]
+}
+
+fn services() -> Vec<Value> {
+    let service = |metadata, spec: Value| {
+        let version = "v1";
+        json!({"apiVersion": version, "kind": "Service", "metadata": metadata, "spec": spec})
+    };
+    vec![
         service(
             metadata("full"),
             json!({
@@ -105,6 +107,17 @@ fn objects() -> Vec<Value> {
         ),
         service(bare("bare"), json!({"type": "ExternalName", "externalName": "a.example"})),
         service(bare("headless"), json!({"clusterIP": "None"})),
+    ]
+}
+
+fn endpoint_slices() -> Vec<Value> {
+    let slice = |metadata, endpoints: Value, ports: Value| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        })
+    };
+    vec![
         slice(
             metadata("full"),
             json!([
@@ -121,6 +134,17 @@ fn objects() -> Vec<Value> {
             json!([{"name": "http", "protocol": "UDP", "port": 8080, "appProtocol": "http"}, {"name": ""}]),
         ),
         slice(bare("bare"), json!([]), json!([])),
+    ]
+}
+
+fn secrets_and_config_map() -> Vec<Value> {
+    let secret = |metadata, kind: &str, data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+            "type": kind, "data": data, "immutable": true,
+        })
+    };
+    vec![
         secret(
             metadata("cert"),
             "kubernetes.io/tls",
