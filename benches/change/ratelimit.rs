@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kept::{Contender, Kept, Load, Round};
+use super::kept::{Contender, Kept, Load, Round, Soak};
 use super::records;
 use super::report::{Rows, count, ms};
 
@@ -16,8 +16,8 @@ const WINDOW_TEST: &str = "ratelimit::algorithms::sliding_window::tests::comes_n
 
 /// Bars, and a table of all contenders; nothing where nothing was measured.
 pub(super) fn text() -> anyhow::Result<String> {
-    let (kept, bytes) = (Kept::read()?, bytes_a_key()?);
-    if kept.is_none() && bytes.is_empty() {
+    let (kept, bytes, soak) = (Kept::read()?, bytes_a_key()?, Soak::read()?);
+    if kept.is_none() && bytes.is_empty() && soak.is_none() {
         return Ok(String::new());
     }
     let mut bars = Rows::new(&["bar", "measured", ""]);
@@ -30,6 +30,9 @@ pub(super) fn text() -> anyhow::Result<String> {
             let bar = format!("memory of 1,000,000 keys, {of}, ≤ {most} bytes each");
             bars.bar(&bar, &format!("{bytes} bytes"), *bytes <= most);
         }
+    }
+    if let Some(soak) = &soak {
+        flood(soak, &mut bars);
     }
     bars.row(&[
         "sliding window under Poisson, on and off, sine and boundary traffic: in no window above 1.08 × the limit",
@@ -58,6 +61,7 @@ fn decisions(kept: &Kept, bars: &mut Rows) {
         ("10,000 rules: of one rule", rules(10_000), rules(1), 0.9),
         ("in memory: of envoyproxy/ratelimit", (Memory, USUAL), (Envoyproxy, USUAL), 4.0),
         ("exact in Redis: of envoyproxy/ratelimit", (Exact, USUAL), (Envoyproxy, USUAL), 2.0),
+        ("leased of Redis: of envoyproxy/ratelimit", (Leased, USUAL), (Envoyproxy, USUAL), 3.5),
         ("a hot key leased of Redis: of envoyproxy/ratelimit", (Leased, HOT_KEY), (Envoyproxy, HOT_KEY), 3.5),
     ] {
         if let (Some(one), Some(other)) = (of(kept, one, load), of(kept, other, beside)) {
@@ -76,6 +80,21 @@ fn latency(kept: &Kept, bars: &mut Rows) {
         let holds = keeps_up(ours) && keeps_up(noop) && ratio <= 1.5;
         bars.bar(bar, &format!("{ratio:.2} ×"), holds);
     }
+}
+
+/// Of keys that fill the table of counters and go on.
+fn flood(soak: &Soak, bars: &mut Rows) {
+    let Soak { minutes, decisions, counters, full, most, before, during, limit, .. } = soak;
+    let keys = [*decisions, *counters].map(|number| count(number as usize));
+    let bar = format!(
+        "{minutes} minutes of new keys, {} for {} counters: memory once they are full grows by ≤ 2 %",
+        keys[0], keys[1]
+    );
+    bars.bar(&bar, &format!("{full:.1} to {most:.1} MiB"), *most <= 1.02 * full);
+    let bar = format!(
+        "meanwhile, of one user that was there before and one that came then, let through: ≤ {limit} each"
+    );
+    bars.bar(&bar, &format!("{before} and {during}"), before.max(during) <= limit);
 }
 
 fn contenders(kept: &Kept) -> String {
@@ -106,7 +125,7 @@ fn contenders(kept: &Kept) -> String {
         "Medians of {} rounds in turn, on {}: the server on one core; the client, and Redis, on another. Requests have a \
          descriptor of two entries, a route with a rule and a user; 4 connections. Those that are sent so many a second are \
          sent when they are due whether answers came or not, and their latency counts from then. limitador is its library \
-         behind the same gRPC server; envoyproxy/ratelimit is its service as it is by default, without its statistics.\n\n{}\n",
+         behind tonic's gRPC server, as is the one that decides nothing; envoyproxy/ratelimit is its service as it is by default, without its statistics.\n\n{}\n",
         kept.rounds,
         &kept.at[..10],
         table.text

@@ -16,7 +16,7 @@ use super::requests::{Client, Span, Took, at_due_times, one_after_the_other, req
 
 /// The core of the client.
 pub(crate) const CORE: &str = "1";
-const CONNECTIONS: usize = 4;
+pub(crate) const CONNECTIONS: usize = 4;
 /// What comes before what counts.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a server that listens may take to decide.

@@ -18,7 +18,7 @@ use super::process::{Process, free_address};
 use super::redis::{Redis, installed};
 
 /// The core of the server.
-const CORE: &str = "0";
+pub(crate) const CORE: &str = "0";
 /// How long a server may take to listen, with all its rules.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::records;
 
 const FILE: &str = "ratelimit_service.json";
+const SOAK: &str = "ratelimit_soak.json";
 
 /// Who decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,5 +92,34 @@ impl Kept {
     /// None if nothing was measured.
     pub(crate) fn read() -> anyhow::Result<Option<Self>> {
         records::read(FILE)
+    }
+}
+
+/// What a flood of keys came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Soak {
+    pub(crate) at: String,
+    pub(crate) minutes: f64,
+    /// Of every key.
+    pub(crate) limit: u64,
+    pub(crate) decisions: u64,
+    /// That had a counter of their own when the table was full.
+    pub(crate) counters: u64,
+    /// MiB when the table was full, and the most from then on.
+    pub(crate) full: f64,
+    pub(crate) most: f64,
+    /// That were let through, at most, of a user that was there before the flood, and of one that came with it.
+    pub(crate) before: u64,
+    pub(crate) during: u64,
+}
+
+impl Soak {
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        records::write(SOAK, self)
+    }
+
+    /// None if there was no flood.
+    pub(crate) fn read() -> anyhow::Result<Option<Self>> {
+        records::read(SOAK)
     }
 }

@@ -1,7 +1,7 @@
 //! The limitador library as a rate limit service: `limitador-service ADDRESS RULES`.
 //!
 //! As its own server does it: one descriptor is the CEL variable `descriptors[0]`, and every limit of the domain is
-//! evaluated. Its own server runs on another framework; here all stand behind the same one.
+//! evaluated. Its own server runs on another framework; here it stands behind that of the one that decides nothing.
 
 use std::collections::HashMap;
 
