@@ -1,11 +1,13 @@
 //! The keys with the most hits, by the space-saving sketch: a fixed number of places, and a key that has none takes over
 //! the one with the fewest hits, and its count. So a count is never too low, and too high by `at_most_over` at the most;
 //! a key with more than a 128th of its shard's hits always has a place.
+//!
+//! Who takes a place over is kept when it comes again. In a flood of keys most never do, and cost no copy.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use hashbrown::HashMap;
 
 use super::fingerprint::{Fingerprint, Fingerprints};
 
@@ -27,10 +29,31 @@ struct Shard {
     places: HashMap<Fingerprint, usize>,
     /// Beside the keys, since they are searched for the fewest.
     hits: Vec<u64>,
-    keys: Vec<Hot>,
+    keys: Vec<Place>,
 }
 
-/// A key that has a place.
+#[derive(Debug)]
+struct Place {
+    fingerprint: Fingerprint,
+    who: Option<Who>,
+    at_most_over: u64,
+    denied: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Who {
+    limit: Arc<str>,
+    key: Option<Box<[Entry]>>,
+}
+
+impl Who {
+    fn of(limit: &Arc<str>, key: &[Entry]) -> Self {
+        let length: usize = key.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+        Self { limit: limit.clone(), key: (length <= LONGEST).then(|| key.into()) }
+    }
+}
+
+/// A key that has a place, and came more than once since it took one over.
 #[derive(Clone, Debug)]
 pub(super) struct Hot {
     pub(super) fingerprint: Fingerprint,
@@ -50,9 +73,13 @@ impl TopKeys {
     pub(super) fn count(&self, limit: &Arc<str>, key: &[Entry], hits: u64, denied: bool) {
         let fingerprint = self.fingerprints.of(limit, key);
         let mut shard = self.shard(fingerprint);
-        let at = match shard.places.get(&fingerprint) {
-            Some(at) => *at,
-            None => shard.take_place(fingerprint, limit, key),
+        let at = match shard.places.get(&fingerprint).copied() {
+            Some(at) => {
+                shard.keys[at].who.get_or_insert_with(|| Who::of(limit, key));
+                at
+            }
+            None if shard.keys.len() == PLACES => shard.take_over(fingerprint),
+            None => shard.add(fingerprint, Who::of(limit, key)),
         };
         shard.hits[at] = shard.hits[at].saturating_add(hits);
         shard.keys[at].denied += u64::from(denied);
@@ -66,7 +93,7 @@ impl TopKeys {
     /// The key of this name, if it has a place.
     pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Hot> {
         let shard = self.shard(fingerprint);
-        shard.places.get(&fingerprint).map(|at| shard.hot(*at))
+        shard.places.get(&fingerprint).and_then(|at| shard.hot(*at))
     }
 
     /// All that have a place, those with the most hits first.
@@ -74,7 +101,7 @@ impl TopKeys {
         let mut all: Vec<Hot> = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
-            all.extend((0..shard.keys.len()).map(|at| shard.hot(at)));
+            all.extend((0..shard.keys.len()).filter_map(|at| shard.hot(at)));
         }
         all.sort_by(|a, b| b.hits.cmp(&a.hits).then(a.fingerprint.cmp(&b.fingerprint)));
         all
@@ -86,30 +113,35 @@ impl TopKeys {
 }
 
 impl Shard {
-    fn take_place(&mut self, fingerprint: Fingerprint, limit: &Arc<str>, key: &[Entry]) -> usize {
-        let length: usize = key.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
-        let key = (length <= LONGEST).then(|| key.into());
-        let mut hot = Hot { fingerprint, limit: limit.clone(), key, hits: 0, at_most_over: 0, denied: 0 };
-        let fewest = self.hits.iter().enumerate().min_by_key(|(_, hits)| **hits);
-        let at = match fewest {
-            Some((at, hits)) if self.keys.len() == PLACES => {
-                hot.at_most_over = *hits;
-                self.places.remove(&self.keys[at].fingerprint);
-                self.keys[at] = hot;
-                at
-            }
-            _ => {
-                self.keys.push(hot);
-                self.hits.push(0);
-                self.keys.len() - 1
-            }
-        };
+    fn add(&mut self, fingerprint: Fingerprint, who: Who) -> usize {
+        self.keys.push(Place { fingerprint, who: Some(who), at_most_over: 0, denied: 0 });
+        self.hits.push(0);
+        self.places.insert(fingerprint, self.keys.len() - 1);
+        self.keys.len() - 1
+    }
+
+    fn take_over(&mut self, fingerprint: Fingerprint) -> usize {
+        // Two passes over numbers are faster than one that remembers where.
+        let fewest = self.hits.iter().copied().min().unwrap_or_default();
+        let at = self.hits.iter().position(|hits| *hits == fewest).unwrap_or_default();
+        self.places.remove(&self.keys[at].fingerprint);
+        self.keys[at] = Place { fingerprint, who: None, at_most_over: fewest, denied: 0 };
         self.places.insert(fingerprint, at);
         at
     }
 
-    fn hot(&self, at: usize) -> Hot {
-        Hot { hits: self.hits[at], ..self.keys[at].clone() }
+    fn hot(&self, at: usize) -> Option<Hot> {
+        let Place { fingerprint, who, at_most_over, denied } = &self.keys[at];
+        let Who { limit, key } = who.clone()?;
+        let hits = self.hits[at];
+        Some(Hot {
+            fingerprint: *fingerprint,
+            limit,
+            key,
+            hits,
+            at_most_over: *at_most_over,
+            denied: *denied,
+        })
     }
 }
 
@@ -148,6 +180,17 @@ mod tests {
             assert!(hot.hits >= 5_000 && hot.hits - hot.at_most_over <= 5_000, "{hot:?}");
         }
         assert_eq!(all.iter().map(|hot| hot.denied).sum::<u64>(), 2_500);
+    }
+
+    #[test]
+    fn who_takes_a_place_over_is_told_when_it_comes_again() {
+        let (top, limit) = (TopKeys::default(), Arc::from("l"));
+        (0..50_000).for_each(|n| top.count(&limit, &entry(n), 1, false));
+        let told = || top.all().iter().filter(|hot| hot.key.as_ref().unwrap()[0].value == "late").count();
+        top.count(&limit, &entry("late"), 1, false);
+        assert_eq!(told(), 0);
+        top.count(&limit, &entry("late"), 1, false);
+        assert_eq!(told(), 1);
     }
 
     #[test]
