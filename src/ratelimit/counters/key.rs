@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::saved::is_lasting;
@@ -61,43 +62,45 @@ impl Secret {
     }
 }
 
+/// Most are this short, and then need no memory of their own.
+pub(super) type Identity = SmallVec<[u8; 256]>;
+
 /// All that tells a counter from others: equal for equal counters, and for no others.
-pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
-    let entries: usize = key.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum();
-    let mut bytes = Vec::with_capacity(limit.id.len() + entries + 32);
+pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Identity {
+    let mut bytes = Identity::new();
     bytes.push(kind);
     match limit.algorithm {
         Algorithm::Gcra { requests, period_ms, burst } => {
             bytes.push(0);
-            bytes.extend(requests.to_le_bytes());
-            bytes.extend(period_ms.to_le_bytes());
-            bytes.extend(burst.to_le_bytes());
+            bytes.extend_from_slice(&requests.to_le_bytes());
+            bytes.extend_from_slice(&period_ms.to_le_bytes());
+            bytes.extend_from_slice(&burst.to_le_bytes());
         }
         Algorithm::FixedWindow { requests, window_ms } => {
             bytes.push(1);
-            bytes.extend(requests.to_le_bytes());
-            bytes.extend(window_ms.to_le_bytes());
+            bytes.extend_from_slice(&requests.to_le_bytes());
+            bytes.extend_from_slice(&window_ms.to_le_bytes());
         }
         Algorithm::SlidingWindow { requests, window_ms } => {
             bytes.push(3);
-            bytes.extend(requests.to_le_bytes());
-            bytes.extend(window_ms.to_le_bytes());
+            bytes.extend_from_slice(&requests.to_le_bytes());
+            bytes.extend_from_slice(&window_ms.to_le_bytes());
         }
         Algorithm::AlignedWindow { requests, window_ms } => {
             bytes.push(4);
-            bytes.extend(requests.to_le_bytes());
-            bytes.extend(window_ms.to_le_bytes());
+            bytes.extend_from_slice(&requests.to_le_bytes());
+            bytes.extend_from_slice(&window_ms.to_le_bytes());
         }
         Algorithm::Calendar { requests, unit, time_zone } => {
             bytes.push(5);
-            bytes.extend(requests.to_le_bytes());
+            bytes.extend_from_slice(&requests.to_le_bytes());
             bytes.push(unit as u8);
             push(&mut bytes, time_zone.name());
         }
         // What is under way is the same whatever the limit is, and will be given back.
         Algorithm::Concurrency { limit: _, lease_ms } => {
             bytes.push(2);
-            bytes.extend(lease_ms.to_le_bytes());
+            bytes.extend_from_slice(&lease_ms.to_le_bytes());
         }
     }
     push(&mut bytes, &limit.id);
@@ -106,16 +109,16 @@ pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
 }
 
 /// All that tells a key from others, whatever the limit.
-pub(super) fn push_entries(bytes: &mut Vec<u8>, key: &[Entry]) {
+pub(super) fn push_entries(bytes: &mut Identity, key: &[Entry]) {
     for entry in key {
         push(bytes, &entry.key);
         push(bytes, &entry.value);
     }
 }
 
-fn push(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
+fn push(bytes: &mut Identity, text: &str) {
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
 }
 
 /// Hands on what a [`CounterKey`] gives it: that is a hash already.

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use smallvec::SmallVec;
+
 use super::cells::Cells;
 use super::key::{CounterKey, Secret};
 pub use super::saved::{Saved, SavedCell};
@@ -77,9 +79,12 @@ struct Charge {
     verdict: Verdict,
 }
 
+/// Most requests ask no more than this, and then need no memory for it.
+type Few<T> = SmallVec<[T; 4]>;
+
 /// The locks that one decision holds.
 struct Held<'a> {
-    shards: Vec<(usize, MutexGuard<'a, Cells>)>,
+    shards: Few<(usize, MutexGuard<'a, Cells>)>,
     overflow: Option<MutexGuard<'a, Cells>>,
 }
 
@@ -159,9 +164,9 @@ impl Memory {
     #[must_use]
     pub fn decide_at(&self, asks: &[Ask<'_>], now: impl Into<Now>) -> Vec<Outcome> {
         let now = now.into();
-        let keys: Vec<CounterKey> = asks.iter().map(|ask| self.secret.counter(ask.limit, ask.key)).collect();
+        let keys: Few<CounterKey> = asks.iter().map(|ask| self.secret.counter(ask.limit, ask.key)).collect();
         let mut held = self.hold(&keys);
-        let mut charges: Vec<Charge> = Vec::with_capacity(asks.len());
+        let mut charges = Few::new();
         for (ask, key) in asks.iter().zip(keys) {
             let (place, before) = self.find(&mut held, &charges, ask, key, now.ticks);
             charges.push(Charge {
@@ -194,7 +199,7 @@ impl Memory {
 
     /// Locks the shards of these keys in order of their index, so that no two decisions wait for each other.
     fn hold(&self, keys: &[CounterKey]) -> Held<'_> {
-        let mut wanted: Vec<usize> = keys.iter().map(|key| self.shard_of(*key)).collect();
+        let mut wanted: Few<usize> = keys.iter().map(|key| self.shard_of(*key)).collect();
         wanted.sort_unstable();
         wanted.dedup();
         Held {
