@@ -134,6 +134,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
     ("ratelimit/envoyproxy/follow.rs", "reading files blocks; the task is awaited where it begins"),
+    ("ratelimit/calls.rs", "connections of one thread, which end with its runtime"),
     ("ratelimit/threads.rs", "threads, whose end is awaited where they are started"),
     ("ratelimit/saved.rs", "writing files blocks; the task is awaited where it begins"),
     ("tls/follow.rs", "reading files blocks; the task is awaited where it begins"),

@@ -11,6 +11,7 @@
 
 pub mod algorithms;
 mod answer;
+mod calls;
 pub mod counters;
 pub mod decisions;
 pub mod envoyproxy;

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use futures::future::{BoxFuture, OptionFuture, try_join, try_join_all};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{self, Server};
 
+use super::calls;
 use super::counters::{Counters, Store};
 use super::envoyproxy::follow::Follower;
 use super::envoyproxy::{Reading, Rules};
@@ -27,21 +27,28 @@ use super::remote::{Server as ManagementServer, follow, follow_config};
 use super::saved::Keeper;
 use super::service::{Options, RateLimit};
 use super::threads;
-pub use super::threads::Error;
 use crate::model::limit::LimitSet;
 use crate::tls::MutualTls;
 
 /// The name that health is asked for.
 const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
-/// Open connections are pinged this often, so that those of an Envoy that vanished go.
-const PING_EVERY: Duration = Duration::from_secs(30);
-
 /// How long no connection is accepted after one could not be.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long calls under way may take at the end. Envoy waits for none nearly that long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the service ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Calls are not answered any more.
+    #[error(transparent)]
+    Calls(#[from] threads::Error),
+    /// Nor are those who speak no gRPC.
+    #[error(transparent)]
+    Pages(#[from] transport::Error),
+}
 
 /// Where the service listens.
 #[derive(Debug)]
@@ -88,11 +95,11 @@ pub async fn serve<C: Counters>(
     let shutdown = shutdown.shared();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
-    let routes = Routes::new(RateLimitServiceServer::new(service.clone()))
-        .add_service(reflection::current())
+    let routes = Routes::new(reflection::current())
         .add_service(reflection::alpha())
         .add_service(health_service.clone());
-    let calls = answer(listeners.calls, listeners.tls, routes, shutdown.clone());
+    let envoys = Arc::new(service.clone());
+    let calls = answer(listeners.calls, listeners.tls, envoys, routes.prepare(), shutdown.clone());
     let also = |listener: Option<TcpListener>, pages: Router| {
         let routes = Routes::from(pages).add_service(health_service.clone());
         let server = Server::builder().accept_http1(true).add_routes(routes);
@@ -108,31 +115,33 @@ pub async fn serve<C: Counters>(
             () = async { shutdown.clone().await; tokio::time::sleep(DRAIN_WITHIN).await } => Ok(()),
         }
     };
-    try_join(calls, others).await.map(|_| ())
+    try_join(calls.err_into(), others).await.map(|_| ())
 }
 
 /// Answers calls until the end, on threads of their own.
-async fn answer(calls: Calls, tls: Option<MutualTls>, routes: Routes, end: impl Future) -> Result<(), Error> {
-    let routes = routes.prepare();
-    let router =
-        move || Server::builder().http2_keepalive_interval(Some(PING_EVERY)).add_routes(routes.clone());
+async fn answer<C: Counters>(
+    calls: Calls,
+    tls: Option<MutualTls>,
+    service: Arc<RateLimit<C>>,
+    routes: Routes,
+    end: impl Future,
+) -> Result<(), threads::Error> {
     match calls {
         Calls::Unix(socket) => {
             let connections = UnixListenerStream::new(socket).map(|it| it.and_then(UnixStream::into_std));
             let server = move |dealt: ReceiverStream<_>, end: oneshot::Receiver<()>| {
-                router().serve_with_incoming_shutdown(dealt.map(UnixStream::from_std), end.map(drop))
+                calls::serve(dealt.map(UnixStream::from_std), service.clone(), routes.clone(), end)
             };
             threads::serve(accepted(connections).take_until(end), DRAIN_WITHIN, server).await
         }
         Calls::Tcp(port) => {
             let connections = TcpListenerStream::new(port).map(|it| it.and_then(TcpStream::into_std));
             let server = move |dealt: ReceiverStream<_>, end: oneshot::Receiver<()>| {
-                let (dealt, end) = (dealt.map(TcpStream::from_std), end.map(drop));
+                let (dealt, service, routes) =
+                    (dealt.map(TcpStream::from_std), service.clone(), routes.clone());
                 match &tls {
-                    Some(tls) => {
-                        router().serve_with_incoming_shutdown(tls.incoming(dealt), end).left_future()
-                    }
-                    None => router().serve_with_incoming_shutdown(plain(dealt), end).right_future(),
+                    Some(tls) => calls::serve(tls.incoming(dealt), service, routes, end).left_future(),
+                    None => calls::serve(plain(dealt), service, routes, end).right_future(),
                 }
             };
             threads::serve(accepted(connections).take_until(end), DRAIN_WITHIN, server).await

@@ -104,6 +104,28 @@ async fn all_who_ask_share_the_counters() {
     rig.served.await.unwrap().unwrap();
 }
 
+/// HTTP/2 cuts what is larger than 16 KiB into pieces, and Envoy sends headers as large as it takes them.
+#[tokio::test]
+async fn a_request_in_pieces_is_read_whole() {
+    let rig = Rig::start().await;
+    let mut client = RateLimitServiceClient::new(rig.channel().await);
+    let request = |bytes: usize| {
+        let entries = vec![Entry { key: "k".into(), value: "v".repeat(bytes) }];
+        let descriptors = vec![RateLimitDescriptor { entries, ..RateLimitDescriptor::default() }];
+        RateLimitRequest { domain: "d".into(), descriptors, hits_addend: 0 }
+    };
+    for code in [Code::Ok, Code::OverLimit] {
+        let answer = client.should_rate_limit(request(1_000_000)).await.unwrap().into_inner();
+        assert_eq!(answer.overall_code(), code);
+    }
+    let refused = client.should_rate_limit(request(5_000_000)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
+    let refused = client.should_rate_limit(RateLimitRequest::default()).await.unwrap_err();
+    assert_eq!(refused.message(), "rate limit domain must not be empty");
+    rig.stop.send(()).unwrap();
+    rig.served.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn calls_of_a_connection_count_in_their_order() {
     let rig = Rig::start().await;

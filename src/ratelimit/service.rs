@@ -10,10 +10,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use smallvec::SmallVec;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::answer::{self, Decided};
 use super::counters::{Ask, Counters, Outcome, Role, admitted};
@@ -153,7 +153,7 @@ impl<C: Counters> RateLimit<C> {
         }
         let (limits, rules) = (self.limits(), self.rules());
         let subjects = subjects(&limits, &rules, request, self.options.modes)?;
-        let mut asks: Vec<Ask<'_>> = subjects
+        let mut asks: SmallVec<[Ask<'_>; 4]> = subjects
             .iter()
             .filter_map(|subject| match subject {
                 Subject::Limited(limited) => Some(limited.ask()),
@@ -162,7 +162,7 @@ impl<C: Counters> RateLimit<C> {
             .collect();
         let (outcomes, allowed) = self.count(&mut asks).await?;
         let mut answers = outcomes.iter();
-        let decided: Vec<Decided<'_>> = subjects
+        let decided: SmallVec<[Decided<'_>; 4]> = subjects
             .iter()
             .map(|subject| match subject {
                 Subject::Limited(_) => (subject, answers.next()),
@@ -178,7 +178,6 @@ impl<C: Counters> RateLimit<C> {
         if asks.is_empty() {
             return Ok((Vec::new(), true));
         }
-        let roles: Vec<Role> = asks.iter().map(|ask| ask.role).collect();
         let covered = match self.grants.is_empty() {
             true => Covered::default(),
             false => Covered::take(&self.grants, asks, |ask| {
@@ -192,7 +191,7 @@ impl<C: Counters> RateLimit<C> {
             Status::unavailable(error.to_string())
         })?;
         covered.allow(&mut outcomes);
-        let allowed = admitted(roles.iter().zip(&outcomes).map(|(role, outcome)| (*role, outcome.allowed)));
+        let allowed = admitted(asks.iter().zip(&outcomes).map(|(ask, outcome)| (ask.role, outcome.allowed)));
         if !allowed {
             covered.give_back(&self.grants);
         }
@@ -218,16 +217,6 @@ impl<C: Counters> RateLimit<C> {
                 _ => {}
             }
         }
-    }
-}
-
-#[tonic::async_trait]
-impl<C: Counters> RateLimitService for RateLimit<C> {
-    async fn should_rate_limit(
-        &self,
-        request: Request<RateLimitRequest>,
-    ) -> Result<Response<RateLimitResponse>, Status> {
-        self.decide(request.get_ref()).await.map(Response::new)
     }
 }
 

@@ -46,7 +46,7 @@ impl Rig {
 
     async fn ask(&self, addend: u32, descriptors: Vec<RateLimitDescriptor>) -> RateLimitResponse {
         let request = RateLimitRequest { domain: DOMAIN.into(), descriptors, hits_addend: addend };
-        self.service.should_rate_limit(Request::new(request)).await.unwrap().into_inner()
+        self.service.decide(&request).await.unwrap()
     }
 
     /// Whether the request is allowed, and what each of its limits has left.
@@ -116,7 +116,7 @@ async fn what_names_no_limit_is_let_through() {
         descriptors: vec![descriptor("none", "k")],
         hits_addend: 1,
     };
-    let answer = rig.service.should_rate_limit(Request::new(request)).await.unwrap().into_inner();
+    let answer = rig.service.decide(&request).await.unwrap();
     assert_eq!(answer.overall_code, i32::from(Code::Ok));
     assert_eq!(rig.left(1, vec![descriptor("none", "k")]).await, (false, vec![0]));
 }

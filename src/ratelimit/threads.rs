@@ -18,7 +18,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport;
 
 /// Threads at most: so many decide more than any fleet of Envoys asks.
 const MOST: usize = 8;
@@ -35,16 +34,13 @@ pub enum Error {
     /// One that answered them is gone.
     #[error("a thread for calls panicked")]
     Panicked,
-    /// A server failed.
-    #[error(transparent)]
-    Server(#[from] transport::Error),
 }
 
 /// Has `connections` served on as many threads as there are cores, by a server on each. When there are no more, the
 /// servers are told to end, and may take `grace` to finish calls under way. None of the threads runs any more then.
 ///
 /// # Errors
-/// When a thread cannot be started, panics, or its server fails.
+/// When a thread cannot be started, or panics.
 pub(super) async fn serve<C, S, F>(
     connections: impl Stream<Item = C>,
     grace: Duration,
@@ -53,7 +49,7 @@ pub(super) async fn serve<C, S, F>(
 where
     C: Send + 'static,
     S: Fn(ReceiverStream<C>, oneshot::Receiver<()>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<(), transport::Error>>,
+    F: Future<Output = ()>,
 {
     let count = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST);
     let threads = (0..count).map(|_| Thread::start(server.clone())).collect::<Result<Vec<_>, _>>()?;
@@ -106,7 +102,7 @@ impl<C: Send + 'static> Thread<C> {
     fn start<S, F>(server: S) -> Result<Self, Error>
     where
         S: FnOnce(ReceiverStream<C>, oneshot::Receiver<()>) -> F + Send + 'static,
-        F: Future<Output = Result<(), transport::Error>>,
+        F: Future<Output = ()>,
     {
         let (connections, taken) = mpsc::channel(WAITING);
         let (end, to_end) = oneshot::channel();
@@ -115,13 +111,13 @@ impl<C: Send + 'static> Thread<C> {
         let run = move || {
             let serve = async {
                 tokio::select! {
-                    served = server(ReceiverStream::new(taken), to_end) => served.map_err(Error::Server),
-                    _ = to_cut => Ok(()),
+                    () = server(ReceiverStream::new(taken), to_end) => {}
+                    _ = to_cut => {}
                 }
             };
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             // With all of its tasks, before their end is told.
-            let served = runtime.map_err(Error::Thread).and_then(|runtime| runtime.block_on(serve));
+            let served = runtime.map_err(Error::Thread).map(|runtime| runtime.block_on(serve));
             // Nobody may want to know any more.
             let _ = sender.send(served);
         };
@@ -143,7 +139,6 @@ mod tests {
         let connections = futures::stream::iter([()]).chain(futures::stream::pending());
         let served = serve(connections, NO_TIME, |mut taken, _| async move {
             assert!(taken.next().await.is_none(), "as if a connection broke it");
-            Ok(())
         });
         assert!(matches!(served.await, Err(Error::Panicked)));
     }
@@ -157,7 +152,6 @@ mod tests {
             async move {
                 std::future::pending::<()>().await;
                 drop(held);
-                Ok(())
             }
         });
         served.await.unwrap();
