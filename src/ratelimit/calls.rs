@@ -55,7 +55,8 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
     end: impl Future,
 ) {
     let mut server = http2::Builder::new(TokioExecutor::new());
-    server.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
+    // Nobody reads the date of an answer of gRPC.
+    server.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).auto_date_header(false);
     let (shutdown, mut open) = (GracefulShutdown::new(), JoinSet::new());
     let mut connections = pin!(connections.take_until(end));
     loop {

@@ -30,6 +30,9 @@ struct Shard {
     /// Beside the keys, since they are searched for the fewest.
     hits: Vec<u64>,
     keys: Vec<Place>,
+    /// No place has fewer hits, and none before this one has as few: so a flood, which takes one place over after the other,
+    /// searches no more than it takes over.
+    fewest: (u64, usize),
 }
 
 #[derive(Debug)]
@@ -121,12 +124,24 @@ impl Shard {
     }
 
     fn take_over(&mut self, fingerprint: Fingerprint) -> usize {
-        // Two passes over numbers are faster than one that remembers where.
-        let fewest = self.hits.iter().copied().min().unwrap_or_default();
-        let at = self.hits.iter().position(|hits| *hits == fewest).unwrap_or_default();
+        let at = self.fewest();
+        let fewest = self.hits[at];
         self.places.remove(&self.keys[at].fingerprint);
         self.keys[at] = Place { fingerprint, who: None, at_most_over: fewest, denied: 0 };
         self.places.insert(fingerprint, at);
+        at
+    }
+
+    /// A place with the fewest hits.
+    fn fewest(&mut self) -> usize {
+        let (fewest, from) = self.fewest;
+        let next = (from..self.hits.len()).find(|at| self.hits[*at] == fewest);
+        let at = next.unwrap_or_else(|| {
+            // Hits only grow, so those that were passed by have more.
+            self.fewest.0 = self.hits.iter().copied().min().unwrap_or_default();
+            self.hits.iter().position(|hits| *hits == self.fewest.0).unwrap_or_default()
+        });
+        self.fewest.1 = at;
         at
     }
 
@@ -180,6 +195,23 @@ mod tests {
             assert!(hot.hits >= 5_000 && hot.hits - hot.at_most_over <= 5_000, "{hot:?}");
         }
         assert_eq!(all.iter().map(|hot| hot.denied).sum::<u64>(), 2_500);
+    }
+
+    #[test]
+    fn the_place_with_the_fewest_hits_is_taken_over() {
+        let (mut shard, mut random) = (Shard::default(), 1_u64);
+        let who = Who { limit: Arc::from("l"), key: None };
+        (0..PLACES as u64).for_each(|n| drop(shard.add(Fingerprint(n), who.clone())));
+        for n in 0..10_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let least = *shard.hits.iter().min().unwrap();
+            let at = match random >> 62 {
+                0 => (random >> 33) as usize % PLACES,
+                _ => shard.take_over(Fingerprint(1_000 + n)),
+            };
+            assert!(random >> 62 == 0 || shard.hits[at] == least, "{n}");
+            shard.hits[at] += random >> 61 & 1;
+        }
     }
 
     #[test]
