@@ -125,8 +125,8 @@ impl Stats {
     }
 }
 
-/// What so many hits are to a rule, in the order of the names. `charged` says whether the outcome is after them. What is refused is over the limit with
-/// all its hits, since none of them is charged.
+/// What so many hits are to a rule, in the order of the names. `charged` says whether the outcome is after them. What is
+/// refused is over the limit with all its hits, since none of them is charged.
 pub(in crate::ratelimit) fn hits(
     rule: &Rule,
     hits: u64,
