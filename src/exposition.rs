@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
@@ -39,6 +40,32 @@ where
     Labels<N>: EncodeLabelSet,
 {
     family(encoder, name, help, values.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
+}
+
+/// Values under a name as it is, as [`gauges`]. What only goes up is called a counter under a name that ends in `_total` alone,
+/// so these are of no type.
+pub(crate) fn plain<const N: usize>(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (Labels<N>, u64)>,
+) -> fmt::Result
+where
+    Labels<N>: EncodeLabelSet,
+{
+    family(encoder, name, help, values.into_iter().map(|(labels, value)| (labels, Plain(value))))
+}
+
+struct Plain(u64);
+
+impl EncodeMetric for Plain {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        encoder.encode_gauge(&self.0)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Unknown
+    }
 }
 
 fn family<const N: usize, M: EncodeMetric>(

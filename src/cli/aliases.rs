@@ -12,10 +12,11 @@ use super::config::Values;
 const MARKS: [&str; 3] = ["RUNTIME_ROOT", "RUNTIME_SUBDIRECTORY", "CONFIG_TYPE"];
 
 /// Variables that stand for a flag as they are.
-const TEXTS: [(&str, &str); 3] = [
+const TEXTS: [(&str, &str); 4] = [
     ("LIMIT_LIMIT_HEADER", "limit-limit-header"),
     ("LIMIT_REMAINING_HEADER", "limit-remaining-header"),
     ("LIMIT_RESET_HEADER", "limit-reset-header"),
+    ("NEAR_LIMIT_RATIO", "near-limit-ratio"),
 ];
 
 /// Variables that say yes or no.
@@ -187,7 +188,7 @@ mod tests {
             ("LOG_FORMAT", "json"),
         ]
         .into_iter()
-        .chain(TEXTS.map(|(name, _)| (name, "X")))
+        .chain(TEXTS.map(|(name, flag)| (name, if flag == "near-limit-ratio" { "0.7" } else { "X" })))
         .chain(SWITCHES.map(|(name, _)| (name, "True")))
         .chain(FILES.map(|(name, _)| (name, "f")))
         .collect();

@@ -29,7 +29,7 @@ pub(super) struct Args {
         requires = "redis_url"
     )]
     redis_mode: Option<RedisMode>,
-    /// How long an answer of Redis is waited for, in milliseconds; 8 unless given, since Envoy waits 20 for all
+    /// How long an answer of Redis is waited for, in milliseconds; 8 unless given, far below the 100 that Envoy waits
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..), requires = "redis_url")]
     redis_timeout: Option<u16>,
     /// What becomes of requests while Redis is away and their limit does not say: counted by each replica alone, let

@@ -14,7 +14,7 @@ use super::{counters, mutual_tls};
 use crate::options::{LimitHeaders, host_port};
 use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::follow::Follower;
-use crate::ratelimit::envoyproxy::{Compatible, Reading};
+use crate::ratelimit::envoyproxy::{Compatible, NearLimitRatio, Reading};
 use crate::ratelimit::ietf::Ietf;
 use crate::ratelimit::quota::Access;
 use crate::ratelimit::remote::Server as ManagementServer;
@@ -105,6 +105,9 @@ struct RulesArgs {
     #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true")]
     #[arg(num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     response_dynamic_metadata: bool,
+    /// The part of a limit, from 0 to 1, from which on metrics call it near (NEAR_LIMIT_RATIO)
+    #[arg(long, value_name = "RATIO", default_value = "0.8", value_parser = ratio)]
+    near_limit_ratio: NearLimitRatio,
     /// What is done just as there, separated by commas: keys (joined by `_`, so that some share a counter), charge (also
     /// what is refused), probe (an addend of 0 is allowed at the limit)
     #[arg(long, value_name = "WHAT", value_delimiter = ',', value_enum, hide_possible_values = true)]
@@ -123,6 +126,11 @@ fn header(text: &str) -> Result<String, String> {
     http::HeaderName::from_str(text)
         .map(|_| text.to_owned())
         .map_err(|_| "expected a header's name".to_owned())
+}
+
+fn ratio(text: &str) -> Result<NearLimitRatio, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.map(NearLimitRatio).ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 impl RulesArgs {
@@ -144,6 +152,7 @@ impl RulesArgs {
             headers: self.limit_response_headers.then_some(headers),
             metadata: self.response_dynamic_metadata,
             ietf: None,
+            near_limit: self.near_limit_ratio,
         }
     }
 }

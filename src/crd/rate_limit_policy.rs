@@ -22,6 +22,7 @@
 //!     requests: 100
 //!     window: 1s
 //!   answer: {status: 429, headers: {x-reason: quota}, json: true}
+//!   limitHeaders: openai
 //!   failureMode: closed
 //! ```
 //!
@@ -73,6 +74,12 @@ pub struct RateLimitPolicySpec {
     /// What a request above a limit is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<PolicyAnswer>,
+    /// Headers of every answer that tell what is left, beside those that the service is told to send: `openai` is
+    /// `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests`, and with `-tokens` those of limits that
+    /// have a `cost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["openai"]))]
+    pub limit_headers: Option<String>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]

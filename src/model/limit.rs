@@ -73,6 +73,34 @@ pub struct Limit {
     /// What the service answers for a request that it refuses; without it Envoy's answer has no body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
+    /// What clients are told of it as, in headers named as OpenAI's API has them; not told so, if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub openai_headers: Option<Counted>,
+}
+
+/// What the hits of a limit are, to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Counted {
+    /// Requests.
+    Requests,
+    /// What requests or their answers say they cost.
+    Tokens,
+}
+
+impl Counted {
+    /// The headers of OpenAI's API that tell the limit, what remains of it, and when nothing of it will be used.
+    #[must_use]
+    pub fn openai_headers(self) -> [&'static str; 3] {
+        match self {
+            Self::Requests => {
+                ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+            }
+            Self::Tokens => {
+                ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+            }
+        }
+    }
 }
 
 /// What becomes of requests while shared counters cannot be asked.
@@ -107,7 +135,16 @@ impl Limit {
     /// A limit that is the same for all keys.
     #[must_use]
     pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
-        Self { id, key, algorithm, plans: Vec::new(), shadow: false, failure_mode: None, body: None }
+        Self {
+            id,
+            key,
+            algorithm,
+            plans: Vec::new(),
+            shadow: false,
+            failure_mode: None,
+            body: None,
+            openai_headers: None,
+        }
     }
 
     /// The plan of keys of this value, if they have one.
@@ -126,6 +163,7 @@ impl Limit {
                 shadow: self.shadow,
                 failure_mode: self.failure_mode,
                 body: self.body.clone(),
+                openai_headers: self.openai_headers,
                 ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
             }),
         }

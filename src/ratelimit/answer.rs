@@ -13,9 +13,9 @@ use envoy_types::pb::google::protobuf::{Duration, ListValue, Struct, Value, valu
 use serde_json::{Map, Value as Json, json};
 
 use super::counters::{Outcome, Role};
-use super::ietf;
 use super::service::{Headers, Options};
 use super::subject::{BACKEND_ENTRY, Limited, MODEL_ENTRY, Subject, model};
+use super::{ietf, openai};
 use crate::model::limit::{Algorithm, Body};
 
 /// A descriptor's limit with what the counters say, if it has one.
@@ -34,6 +34,7 @@ pub(super) fn answer(
     if let Some(ietf) = options.ietf {
         headers.extend(ietf::headers(ietf, decided, admitted));
     }
+    headers.extend(openai::headers(decided));
     let metadata = options.metadata.then(|| metadata(request, decided, &statuses));
     let mut answer = RateLimitResponse {
         overall_code: code(admitted).into(),

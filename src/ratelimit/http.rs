@@ -28,7 +28,7 @@ use crate::exposition::CONTENT_TYPE;
 /// Health and metrics, which anybody may ask for.
 pub fn for_machines<C: Counters>(service: RateLimit<C>) -> Router {
     Router::new()
-        .route("/healthcheck", get(async || "OK"))
+        .route("/healthcheck", any(async || "OK"))
         .route("/metrics", get(metrics::<C>))
         .with_state(service)
 }
@@ -157,6 +157,42 @@ descriptors:
         }
     }
 
+    /// What envoyproxy/ratelimit's own service answered to these, of the version of `scripts/install-envoyproxy-ratelimit`.
+    #[tokio::test]
+    async fn requests_are_read_as_there() {
+        let service = service(Memory::default());
+        let whole = |descriptor: &str| format!(r#"{{"domain": "dummy", "descriptors": [{descriptor}]}}"#);
+        let limit =
+            |unit: &str| whole(&format!(r#"{{"entries": [{{"key": "x"}}], "limit": {{"unit": {unit}}}}}"#));
+        for (body, status) in [
+            // Nothing is known of it.
+            (whole("{}"), 200),
+            (whole(r#"{"entries": [{"key": "x", "value": "é"}]}"#), 200),
+            (whole(r#"{"entries": [{"key": "x"}], "hits_addend": 3}"#), 200),
+            (whole(r#"{"entries": [{"key": "x"}], "hitsAddend": "3"}"#), 200),
+            (r#"{"domain": "nowhere", "descriptors": [{}]}"#.to_owned(), 200),
+            (r#"{"domain": "dummy", "descriptors": [{}], "hitsAddend": "4"}"#.to_owned(), 200),
+            (r#"{"domain": "dummy", "descriptors": [{}], "hitsAddend": 1.0}"#.to_owned(), 200),
+            (r#"{"domain": "dummy", "descriptors": [{}], "hitsAddend": -1}"#.to_owned(), 400),
+            (r#"{"domain": "dummy", "descriptors": [{}], "hitsAddend": 1.5}"#.to_owned(), 400),
+            (r#"{"domain": "dummy", "descriptors": [{}], "hitsAddend": 4294967296}"#.to_owned(), 400),
+            (whole("null"), 400),
+            (whole(r#"{"entries": [{"key": "x", "value": 7}]}"#), 400),
+            (whole(r#"{"entries": [{"key": "x", "more": 1}]}"#), 400),
+            // A limit of none is reached at once.
+            (limit("3"), 429),
+            (limit(r#""HOUR""#), 429),
+            (limit(r#""FORTNIGHT""#), 400),
+            (whole("{}") + " x", 400),
+            ("[]".to_owned(), 400),
+            ("null".to_owned(), 400),
+            (" ".to_owned(), 400),
+        ] {
+            let (seen, said) = ask(&service, "/json", &body).await;
+            assert_eq!(seen, status, "{body}: {said}");
+        }
+    }
+
     struct Away;
 
     impl Counters for Away {
@@ -180,5 +216,6 @@ descriptors:
         assert_eq!(ask(&service, "/rlconfig", "").await, (200, lines.to_owned()));
         assert_eq!(ask(&service, "/healthcheck", "").await, (200, "OK".to_owned()));
         assert_eq!(ask(&service, "/elsewhere", "").await.0, 404);
+        assert_eq!(ask(&service, "/healthcheck", "{}").await, (200, "OK".to_owned()), "asked in any way");
     }
 }

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::StoreState;
 use super::decisions::{Decided, Decisions};
-use super::envoyproxy::Rules;
+use super::envoyproxy::{Rules, stats};
 use crate::exposition::{Labels, counters, gauges};
 
 /// What limits that have no label are called.
@@ -92,8 +92,11 @@ pub(super) fn text(
     rules: Arc<Rules>,
     store: Option<StoreState>,
 ) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("chancery");
-    registry.register_collector(Box::new(Alone { decisions, rules, store }));
+    let mut registry = Registry::default();
+    let theirs = Theirs { decisions: decisions.clone(), rules: rules.clone() };
+    registry.register_collector(Box::new(theirs));
+    let ours = registry.sub_registry_with_prefix("chancery");
+    ours.register_collector(Box::new(Alone { decisions, rules, store }));
     let mut text = String::new();
     text::encode(&mut text, &registry).map(|()| text)
 }
@@ -110,6 +113,19 @@ impl Collector for Alone {
         let version: [(Labels<1>, u64); 1] = [([("version", env!("CARGO_PKG_VERSION").to_owned())], 1)];
         gauges(&mut encoder, "build_info", "The version that runs", version)?;
         encode(&mut encoder, &self.decisions, &self.rules, self.store.as_ref())
+    }
+}
+
+/// What envoyproxy/ratelimit would say.
+#[derive(Debug)]
+struct Theirs {
+    decisions: Arc<Decisions>,
+    rules: Arc<Rules>,
+}
+
+impl Collector for Theirs {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        stats::encode(&mut encoder, &self.rules, &self.decisions)
     }
 }
 

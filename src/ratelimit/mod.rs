@@ -19,6 +19,7 @@ pub mod fingerprint;
 pub mod http;
 pub mod ietf;
 pub mod metrics;
+mod openai;
 pub mod quota;
 mod reflection;
 pub mod remote;

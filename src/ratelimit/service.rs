@@ -13,12 +13,12 @@ use std::time::Instant;
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use smallvec::SmallVec;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::answer::{self, Decided};
-use super::counters::{Ask, Counters, Outcome, Role, admitted};
+use super::counters::{Ask, Counters, Hits, Outcome, Role, admitted};
 use super::decisions::Decisions;
-use super::envoyproxy::Rules;
+use super::envoyproxy::{NearLimitRatio, Rules, stats};
 use super::ietf::Ietf;
 use super::metrics;
 use super::quota::{Covered, Grants};
@@ -27,7 +27,7 @@ use super::subject::{Origin, Subject, subjects};
 use crate::model::limit::{DOMAIN, LimitSet};
 
 /// What the service adds to its answers, and when it refuses at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// What holds for every limit.
     pub modes: Modes,
@@ -37,6 +37,8 @@ pub struct Options {
     pub ietf: Option<Ietf>,
     /// Whether the dynamic metadata says of what there is some left.
     pub metadata: bool,
+    /// The part of a rule's limit from which on metrics call it near.
+    pub near_limit: NearLimitRatio,
 }
 
 /// What holds for every limit.
@@ -141,6 +143,9 @@ impl<C: Counters> RateLimit<C> {
         let begun = Instant::now();
         let answer = self.decide_untimed(request).await;
         self.decisions.observe(begun.elapsed());
+        if answer.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
+            self.rules.borrow().stats.invalid();
+        }
         answer
     }
 
@@ -170,6 +175,7 @@ impl<C: Counters> RateLimit<C> {
             })
             .collect();
         self.tally(&limits, &decided, allowed);
+        self.count_hits(&rules, &decided, allowed);
         Ok(answer::answer(request, &decided, allowed, &self.options))
     }
 
@@ -216,6 +222,29 @@ impl<C: Counters> RateLimit<C> {
                 (Subject::Unknown, _) => self.decisions.count_unknown(),
                 _ => {}
             }
+        }
+    }
+}
+
+impl<C> RateLimit<C> {
+    /// Counts as envoyproxy/ratelimit does: each rule's hits, whatever became of the request.
+    fn count_hits(&self, rules: &Rules, decided: &[Decided<'_>], allowed: bool) {
+        let mut refused = false;
+        for (subject, outcome) in decided {
+            let (Subject::Limited(limited), Some(outcome)) = (subject, outcome) else { continue };
+            refused |= !outcome.allowed && !limited.is_shadow();
+            let Origin::Rule(rule) = limited.origin else { continue };
+            let (hits, charged) = match limited.hits {
+                Hits::Take(hits) => (hits, allowed),
+                Hits::Charge(hits) => (hits, true),
+                Hits::Return(_) => continue,
+            };
+            if hits > 0 {
+                rules.stats.count(rule, &stats::hits(rule, hits, outcome, charged, self.options.near_limit));
+            }
+        }
+        if refused && self.options.modes.shadow {
+            rules.stats.shadowed();
         }
     }
 }

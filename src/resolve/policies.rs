@@ -18,7 +18,9 @@ use crate::features::effects::{
     Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
 };
 use crate::features::request_limits::is_refusal;
-use crate::model::limit::{Algorithm, Body, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use crate::model::limit::{
+    Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan,
+};
 use crate::settings::Settings;
 use crate::values::host::full_name;
 use crate::values::matching::{HeaderMatch, TextMatch};
@@ -106,6 +108,7 @@ struct Terms {
     refusal: Refusal,
     failure_mode: Option<FailureMode>,
     body: Option<Body>,
+    openai_headers: bool,
 }
 
 fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
@@ -148,7 +151,20 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
     let fail_closed = failure_mode == Some(FailureMode::Closed);
     let status = status.unwrap_or(TOO_MANY_REQUESTS);
     let refusal = Refusal { headers, fail_closed, ..Refusal::status(status) };
-    Terms { refusal, failure_mode, body }
+    let openai_headers = openai_headers(policy, spec, findings);
+    Terms { refusal, failure_mode, body, openai_headers }
+}
+
+fn openai_headers(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> bool {
+    match spec.limit_headers.as_deref() {
+        None => false,
+        Some("openai") => true,
+        Some(other) => {
+            let message = format!("{other:?} is not known; `openai` is");
+            findings.error(policy, "spec.limitHeaders", "InvalidLimitHeaders", message);
+            false
+        }
+    }
 }
 
 /// The body of an answer. Envoy takes the type of a body from where the body is from, so it goes out of the headers.
@@ -237,10 +253,11 @@ impl Builder<'_, '_> {
         }
         let cost = costs::of_limit(limit)?;
         self.settle(&cost, &quotas);
+        let openai_headers = self.tell(&cost);
         for part in key.parts() {
             self.ask_for(part);
         }
-        let Terms { refusal, failure_mode, body } = self.terms;
+        let Terms { refusal, failure_mode, body, .. } = self.terms;
         let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.
         let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
@@ -260,6 +277,7 @@ impl Builder<'_, '_> {
                 shadow: self.shadow,
                 failure_mode: failure_mode.filter(|_| !self.shadow),
                 body: body.clone(),
+                openai_headers,
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,
@@ -342,6 +360,22 @@ impl Builder<'_, '_> {
                 format!("{reserve} is more than the limit, so every request that no plan has is refused");
             self.draft.findings.warning(&self.origin.object, field, "ReserveAboveLimit", message);
         }
+    }
+
+    /// What clients are told that the hits are, if they are. The upstream may have a quota of its own and say so in headers
+    /// of the same names, which would stand beside ours.
+    fn tell(&mut self, cost: &Cost) -> Option<Counted> {
+        if !self.terms.openai_headers || self.shadow {
+            return None;
+        }
+        let counted = if *cost == Cost::One { Counted::Requests } else { Counted::Tokens };
+        for name in counted.openai_headers() {
+            let theirs = HeaderOperation::Remove(name.to_owned());
+            if !self.effects.response_headers.contains(&theirs) {
+                self.effects.response_headers.push(theirs);
+            }
+        }
+        Some(counted)
     }
 
     /// Adds a guard, unless another limit has asked for the same.

@@ -347,3 +347,28 @@ fn failure_modes() {
         assert_eq!(said(&resolved.findings).count(), found, "{written}");
     }
 }
+
+#[test]
+fn headers_as_openai_has_them() {
+    let (requests, tokens) = (Some(Counted::Requests), Some(Counted::Tokens));
+    for (written, shadow, counted, removed, found) in [
+        (json!(null), false, [None, None, None], 0, 0),
+        (json!("openai"), false, [requests, tokens, tokens], 6, 0),
+        (json!("openai"), true, [None, None, None], 0, 0),
+        (json!("anthropic"), false, [None, None, None], 0, 1),
+    ] {
+        let limit = |cost: Value| json!({"key": {"clientAddress": true}, "requests": 1, "window": "1m", "cost": cost});
+        let resolved = host_with(json!({
+            "targetRef": {"kind": "VirtualService", "name": "api"},
+            "limits": [limit(json!(null)), limit(json!({"responseJson": "usage.total_tokens"})), limit(json!({"header": "n"}))],
+            "limitHeaders": written,
+            "shadow": shadow,
+        }));
+        let host = resolved.host.unwrap();
+        let told: Vec<_> = host.limits.iter().map(|limit| limit.openai_headers).collect();
+        assert_eq!(told, counted, "{written}");
+        let effects = &host.routes[0].effects;
+        assert_eq!(effects.response_headers.len(), removed, "{written}");
+        assert_eq!(said(&resolved.findings).count(), found, "{written}");
+    }
+}

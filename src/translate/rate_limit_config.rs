@@ -147,6 +147,9 @@ fn lost(limit: &Limit) -> Option<String> {
             }
         }
     }
+    if limit.openai_headers.is_some() {
+        lost.push("the headers of limitHeaders".to_owned());
+    }
     if lost.is_empty() {
         return None;
     }
@@ -191,7 +194,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::model::limit::{Pattern, Plan};
+    use crate::model::limit::{Counted, Pattern, Plan};
     use crate::values::calendar::TimeZone;
 
     const MINUTE_MS: u64 = 60 * SECOND_MS;
@@ -276,6 +279,7 @@ mod tests {
                     plan("gauge", prefix("g_"), gauge),
                     plan("again", prefix("pro_"), minute(7)),
                 ],
+                openai_headers: Some(Counted::Tokens),
                 ..limit(minute(2))
             },
             Limit { id: "n".into(), ..limit(gauge) },
@@ -299,7 +303,7 @@ mod tests {
         assert_eq!(
             said,
             "is 2 a minute with envoyproxy/ratelimit, without the plan gold, whose keys are told by an expression; \
-             the plan gauge, which limits requests under way"
+             the plan gauge, which limits requests under way; the headers of limitHeaders"
         );
         assert_ne!(resource.version(), rate_limit_config(&LimitSet::default()).version());
     }

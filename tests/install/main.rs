@@ -10,7 +10,7 @@ mod tools;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::tools::{Objects, VARIANTS, attempt, helm, kubectl, objects, root, run};
+use crate::tools::{Objects, VARIANTS, attempt, helm, kubectl, objects, root, run, template};
 
 /// Definitions that others install, with whatever their objects hold.
 fn definitions_of_others() -> String {
@@ -68,17 +68,59 @@ fn the_chart_holds_what_kustomize_makes() {
         }
         assert!(kustomized.len() > 15, "{}: {:?}", variant.folder, kustomized.keys());
     }
-    // A word that the chart does not know is told.
-    let mut command = helm();
-    command.args([
-        "template",
-        "chancery",
-        "charts/chancery",
-        "--kube-version=1.35.4",
-        "--set=envoy.kinds=DaemonSet",
-    ]);
-    let error = attempt(&mut command, "").unwrap_err();
-    assert!(error.contains("'kinds' not allowed"), "{error}");
+    for (values, words) in [
+        // A word that the chart does not know is told.
+        ("envoy.kinds=DaemonSet", "'kinds' not allowed"),
+        ("rateLimit.replicas=2", "needs rateLimit.redis.secret"),
+    ] {
+        let error = attempt(&mut template(&[values]), "").unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// What is no variant of `manifests/`.
+#[test]
+fn the_chart_says_where_counters_are_and_what_clients_are_told() {
+    let values = [
+        "rateLimit.limitHeaders=both",
+        "rateLimit.redis.secret=shared",
+        "rateLimit.redis.key=uri",
+        "rateLimit.redis.caKey=authority",
+        "rateLimit.redis.mode=leased",
+        "rateLimit.redis.ports={6380}",
+        "rateLimit.extraArgs={--redis-timeout=5}",
+    ];
+    let made = objects(&run(&mut template(&values), ""));
+    let container = |name: &str| {
+        &control_plane::object(&made, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]
+    };
+    let args = |name: &str, from: &str| -> Vec<String> {
+        let mut args = control_plane::arguments(container(name));
+        args.split_off(args.iter().position(|arg| arg == from).unwrap() + 1)
+    };
+    assert_eq!(args("chancery", "--log-format=json"), ["--limit-headers=both"]);
+    assert_eq!(
+        args("chancery-ratelimit", "--log-format=json"),
+        [
+            "--limit-headers=both",
+            "--redis-mode=leased",
+            "--redis-ca=/etc/chancery/redis/ca.crt",
+            "--redis-timeout=5"
+        ]
+    );
+    let pod = &control_plane::object(&made, "Deployment", "chancery-ratelimit")["spec"]["template"]["spec"];
+    let url = json!({"name": "CHANCERY_REDIS_URL", "valueFrom": {"secretKeyRef": {"name": "shared", "key": "uri"}}});
+    assert_eq!(container("chancery-ratelimit")["env"][1], url);
+    let authority = json!({"name": "redis", "mountPath": "/etc/chancery/redis", "readOnly": true});
+    assert_eq!(container("chancery-ratelimit")["volumeMounts"][1], authority);
+    let items = json!([{"key": "authority", "path": "ca.crt"}]);
+    assert_eq!(pod["volumes"][1]["secret"], json!({"secretName": "shared", "items": items}));
+    let egress = &control_plane::object(&made, "NetworkPolicy", "chancery-ratelimit")["spec"]["egress"];
+    assert_eq!(egress[2], json!({"ports": [{"port": 6380}]}));
+    // They are flags of what is deployed.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chancery"));
+    command.args(control_plane::arguments(container("chancery-ratelimit"))).arg("--help");
+    run(command.env("CHANCERY_REDIS_URL", "rediss://redis"), "");
 }
 
 #[test]

@@ -39,6 +39,15 @@ fn whole(value: Value) -> Value {
     }
 }
 
+/// What makes the chart's objects with these values, where certificates are in Secrets.
+pub(crate) fn template(values: &[&str]) -> Command {
+    let mut command = helm();
+    command.args(["template", "chancery", "charts/chancery", "--namespace=chancery-system"]);
+    command.args(["--kube-version=1.35.4", "--set=xds.certificates=secrets"]);
+    command.args(values.iter().map(|value| format!("--set={value}")));
+    command
+}
+
 /// One way of installing: a folder for kustomize, and the chart's values of the same meaning.
 pub(crate) struct Variant {
     pub(crate) folder: &'static str,
@@ -46,7 +55,7 @@ pub(crate) struct Variant {
 }
 
 /// Every one of `manifests/`.
-pub(crate) const VARIANTS: [Variant; 7] = [
+pub(crate) const VARIANTS: [Variant; 8] = [
     Variant { folder: "manifests", values: &[] },
     Variant { folder: "manifests/overlays/cert-manager", values: &["xds.certificates=cert-manager"] },
     Variant { folder: "manifests/overlays/daemonset", values: &["envoy.kind=DaemonSet"] },
@@ -65,6 +74,10 @@ pub(crate) const VARIANTS: [Variant; 7] = [
     },
     Variant { folder: "manifests/overlays/monitoring", values: &["monitoring.enabled=true"] },
     Variant { folder: "manifests/overlays/nginx", values: &["nginxTakeover=true"] },
+    Variant {
+        folder: "manifests/overlays/redis",
+        values: &["rateLimit.redis.secret=chancery-redis", "rateLimit.replicas=2"],
+    },
 ];
 
 impl Variant {
@@ -75,10 +88,7 @@ impl Variant {
 
     /// What helm makes of it, with the definitions where kustomize has them.
     pub(crate) fn templated(&self) -> String {
-        let mut command = helm();
-        command.args(["template", "chancery", "charts/chancery", "--namespace=chancery-system"]);
-        command.args(["--kube-version=1.35.4", "--set=xds.certificates=secrets"]);
-        command.args(self.values.iter().map(|value| format!("--set={value}")));
+        let mut command = template(self.values);
         if self.folder == "manifests" {
             command.arg("--include-crds");
         }

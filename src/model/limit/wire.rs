@@ -1,6 +1,6 @@
 //! Limits as messages, and back: nothing is lost on the way.
 
-use super::{Algorithm, Body, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use super::{Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::messages::ratelimit as message;
 use crate::values::calendar::{CalendarUnit, TimeZone};
 
@@ -37,7 +37,7 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow, failure_mode, body } = limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers } = limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
@@ -46,6 +46,7 @@ impl From<&Limit> for message::Limit {
             shadow: *shadow,
             failure_mode: failure_mode.map_or(message::FailureMode::Unspecified, Into::into).into(),
             body: body.as_ref().map(message::Body::from),
+            openai_headers: openai_headers.map_or(message::Counted::Unspecified, Into::into).into(),
         }
     }
 }
@@ -55,6 +56,7 @@ impl TryFrom<message::Limit> for Limit {
 
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
         let failure_mode = read_failure_mode(message.failure_mode());
+        let openai_headers = read_counted(message.openai_headers());
         let message::Limit { id, key, algorithm, plans, shadow, body, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));
@@ -70,6 +72,7 @@ impl TryFrom<message::Limit> for Limit {
             shadow,
             failure_mode,
             body: body.map(read_body).transpose()?,
+            openai_headers,
         })
     }
 }
@@ -90,6 +93,23 @@ fn read_failure_mode(mode: message::FailureMode) -> Option<FailureMode> {
         message::FailureMode::Local => Some(FailureMode::Local),
         message::FailureMode::Open => Some(FailureMode::Open),
         message::FailureMode::Closed => Some(FailureMode::Closed),
+    }
+}
+
+impl From<Counted> for message::Counted {
+    fn from(counted: Counted) -> Self {
+        match counted {
+            Counted::Requests => Self::Requests,
+            Counted::Tokens => Self::Tokens,
+        }
+    }
+}
+
+fn read_counted(counted: message::Counted) -> Option<Counted> {
+    match counted {
+        message::Counted::Unspecified => None,
+        message::Counted::Requests => Some(Counted::Requests),
+        message::Counted::Tokens => Some(Counted::Tokens),
     }
 }
 
@@ -319,8 +339,10 @@ mod tests {
             text: text.into(),
         });
         let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
-        (".{1,30}", key(), algorithm(), plans, any::<bool>(), prop::sample::select(modes), body).prop_map(
-            |(id, key, algorithm, plans, shadow, failure_mode, body)| Limit {
+        let counted = prop::sample::select(vec![None, Some(Counted::Requests), Some(Counted::Tokens)]);
+        let modes = prop::sample::select(modes);
+        (".{1,30}", key(), algorithm(), plans, any::<bool>(), modes, body, counted).prop_map(
+            |(id, key, algorithm, plans, shadow, failure_mode, body, openai_headers)| Limit {
                 id: id.into(),
                 key,
                 algorithm,
@@ -328,6 +350,7 @@ mod tests {
                 shadow,
                 failure_mode,
                 body,
+                openai_headers,
             },
         )
     }

@@ -43,6 +43,7 @@ impl Follower {
         let files = read(&folder)?;
         let rules = Rules::read(&files, reading)?;
         say(&folder, &files, &rules);
+        rules.stats.loaded();
         let (rules, seen) = watch::channel(Arc::new(rules));
         Ok((Self { folder, reading, rules, read: Settled::new(Ok(files)) }, seen))
     }
@@ -71,9 +72,13 @@ impl Follower {
             Ok((files, rules)) => {
                 say(&self.folder, files, &rules);
                 let rules = rules.continuing(&self.rules.borrow());
+                rules.stats.loaded();
                 self.rules.send_replace(Arc::new(rules));
             }
-            Err(error) => tracing::warn!("the last good limits stay: {error}"),
+            Err(error) => {
+                tracing::warn!("the last good limits stay: {error}");
+                self.rules.borrow().stats.not_loaded();
+            }
         }
     }
 }
@@ -205,6 +210,7 @@ mod tests {
         let rule = rules.iter().next().unwrap();
         assert_eq!(rule.limit.algorithm.quota().0, 6);
         assert_eq!(rule.decided().denied, 1, "what was decided goes on");
+        assert_eq!(rules.stats.loads(), (2, 4));
     }
 
     #[test]

@@ -16,11 +16,13 @@ pub mod follow;
 mod matching;
 mod pattern;
 mod rules;
+pub(in crate::ratelimit) mod stats;
 mod yaml;
 
 pub use matching::Found;
 pub use rules::{Rule, Rules};
 pub(in crate::ratelimit) use rules::{counted, window, window_of};
+pub use stats::NearLimitRatio;
 
 use std::path::PathBuf;
 

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
 use super::pattern::Patterns;
+use super::stats::{Hits, Stats};
 use super::yaml::{self, Descriptor, File, RateLimit};
 use super::{Error, Reading, config};
 use crate::model::limit::{Algorithm, Key, Limit};
@@ -19,6 +20,8 @@ pub struct Rules {
     pub(super) reading: Reading,
     pub(super) domains: HashMap<Box<str>, usize>,
     pub(super) nodes: Vec<Node>,
+    /// Outlives their changes.
+    pub(in crate::ratelimit) stats: Arc<Stats>,
 }
 
 /// A descriptor, or a domain.
@@ -61,6 +64,8 @@ pub struct Rule {
     pub metadata: Map<String, Value>,
     /// Outlives its changes.
     pub(in crate::ratelimit) tally: Arc<Tally>,
+    /// Outlives its changes.
+    pub(super) hits: Arc<Hits>,
 }
 
 impl Rule {
@@ -105,13 +110,16 @@ impl Rules {
     /// Takes over what was decided by rules of the same place, so that a change loses no count of it.
     #[must_use]
     pub fn continuing(mut self, before: &Self) -> Self {
-        let known: BTreeMap<_, _> = before.iter().map(|rule| (rule.path.clone(), &rule.tally)).collect();
+        let known: BTreeMap<_, _> = before.iter().map(|rule| (rule.path.clone(), rule)).collect();
         for rule in self.nodes.iter_mut().filter_map(|node| node.rule.as_mut()) {
-            let tally = known.get(&rule.path);
-            if let (Some(rule), Some(tally)) = (Arc::get_mut(rule), tally) {
-                rule.tally = Arc::clone(tally);
+            let before = known.get(&rule.path);
+            if let (Some(rule), Some(before)) = (Arc::get_mut(rule), before) {
+                rule.tally = before.tally.clone();
+                rule.hits = before.hits.clone();
             }
         }
+        self.stats = before.stats.clone();
+        self.stats.keep(self.iter().map(|rule| &**rule));
         self
     }
 
@@ -266,6 +274,7 @@ fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<O
         replaces: limit.replaces.iter().map(|replaced| replaced.name.as_str().into()).collect(),
         metadata: descriptor.metadata.clone(),
         tally: Arc::default(),
+        hits: Arc::default(),
     }))
 }
 

@@ -71,12 +71,16 @@ impl Feed for Config {
         let (error_detail, wrong) = match self.read(resources) {
             Ok(rules) => {
                 let rules = rules.continuing(&self.rules.borrow());
+                rules.stats.loaded();
                 tracing::info!(limits = rules.iter().count(), version = version_info, "taken limits");
                 self.rules.send_replace(Arc::new(rules));
                 self.version = version_info;
                 (None, None)
             }
-            Err(reason) => (Some(rejection(&reason)), Some(reason)),
+            Err(reason) => {
+                self.rules.borrow().stats.not_loaded();
+                (Some(rejection(&reason)), Some(reason))
+            }
         };
         (DiscoveryRequest { response_nonce: nonce, error_detail, ..self.request() }, wrong)
     }
@@ -138,5 +142,6 @@ mod tests {
             let held: Vec<_> = seen.borrow().iter().map(|rule| rule.path.to_string()).collect();
             assert_eq!(held.join(" "), paths);
         }
+        assert_eq!(seen.borrow().stats.loads(), (3, 4));
     }
 }
