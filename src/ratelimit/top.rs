@@ -201,7 +201,9 @@ mod tests {
     fn the_place_with_the_fewest_hits_is_taken_over() {
         let (mut shard, mut random) = (Shard::default(), 1_u64);
         let who = Who { limit: Arc::from("l"), key: None };
-        (0..PLACES as u64).for_each(|n| drop(shard.add(Fingerprint(n), who.clone())));
+        for n in 0..PLACES as u64 {
+            shard.add(Fingerprint(n), who.clone());
+        }
         for n in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let least = *shard.hits.iter().min().unwrap();
