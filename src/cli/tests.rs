@@ -269,12 +269,16 @@ fn counters_are_shared_where_they_are_told() {
         (leased.mode, leased.deadline.as_millis(), leased.failure_mode),
         (RedisMode::Leased, 5, FailureMode::Closed)
     );
-    assert_eq!(leased.authority, Some("ca.pem".into()));
+    assert_eq!((leased.authority, leased.identity), (Some("ca.pem".into()), None));
+    let known = serve(&["--redis-url=rediss://r", "--redis-cert=c", "--redis-key=k"]).unwrap().redis.unwrap();
+    assert_eq!(known.identity, Some(("c".into(), "k".into())));
     for bad in [
         &["--redis-url=r:1"][..],
         &["--redis-mode=leased"],
         &["--redis-url=redis://r", "--redis-ca=ca.pem"],
         &["--redis-url=redis://r", "--redis-timeout=0"],
+        &["--redis-url=rediss://r", "--redis-cert=c"],
+        &["--redis-url=redis://r", "--redis-cert=c", "--redis-key=k"],
     ] {
         assert!(serve(bad).is_err(), "{bad:?}");
     }
