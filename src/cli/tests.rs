@@ -28,6 +28,9 @@ fn ratelimit_takes_the_variables_of_another() {
         "RUNTIME_ROOT" => Some("/data".to_owned()),
         "QUOTA_MODE" => Some("false".to_owned()),
         "LOG_LEVEL" => Some("DEBUG".to_owned()),
+        "REDIS_URL" => Some("theirs:1".to_owned()),
+        "REDIS_TLS" => Some("true".to_owned()),
+        "REDIS_TLS_CACERT" => Some("theirs.pem".to_owned()),
         _ => None,
     };
     let read = |args: &[&str]| {
@@ -37,11 +40,13 @@ fn ratelimit_takes_the_variables_of_another() {
     let cli = read(&["ratelimit", "--config", path]);
     assert_eq!(cli.log_level.as_deref(), Some("debug"));
     let text = format!("{:?}", cli.command);
-    for said in ["/data/config", "shadow_mode: true", "quota_mode: false"] {
+    for said in ["/data/config", "shadow_mode: true", "quota_mode: false", "theirs:1", "theirs.pem"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     let text = format!("{:?}", read(&["ratelimit", "--ratelimit-config=d", "--quota-mode"]).command);
     assert!(text.contains("\"d\"") && text.contains("quota_mode: true"), "{text}");
+    let text = format!("{:?}", read(&["ratelimit", "--redis-url=redis://ours"]).command);
+    assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
     assert_eq!(read(&["serve"]).log_level, None, "of no other subcommand");
 }
 
