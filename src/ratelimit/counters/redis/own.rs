@@ -19,6 +19,9 @@ use super::source::{CONNECT_WITHIN, Connection};
 /// How soon a thread tries again that got no connection. It has the one that all share until then.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// How often one is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
 struct Own {
     /// By the number of the connection that all share and that they are beside. None while it is being made.
@@ -50,19 +53,28 @@ pub(super) fn beside(live: &Arc<Live>, lives: &watch::Sender<Option<Arc<Live>>>)
 /// Makes this thread's connection, and keeps it as long as the one that all share.
 async fn keep(live: Arc<Live>, mut lives: watch::Receiver<Option<Arc<Live>>>) {
     let number = live.number;
+    let has = |connection| OWN.with_borrow_mut(|own| own.connections.insert(number, connection));
     let making = async {
         loop {
             if let Ok(Ok(connection)) = timeout(CONNECT_WITHIN, live.source.connect()).await {
-                OWN.with_borrow_mut(|own| own.connections.insert(number, Some(connection)));
-                break;
+                has(Some(connection.clone()));
+                until_lost(connection).await;
+                has(None);
             }
             sleep(AGAIN_AFTER).await;
         }
-        std::future::pending().await
     };
     tokio::select! {
         () = making => {}
         _ = lives.wait_for(|live| live.as_ref().is_none_or(|live| live.number != number)) => {}
     }
     OWN.with_borrow_mut(|own| own.connections.remove(&number));
+}
+
+/// Asks now and then, so that nobody between ends one that is idle, and no request finds out if somebody did.
+async fn until_lost(mut connection: Connection) {
+    let ping = redis::cmd("PING");
+    while let Ok(Ok(_)) = timeout(CONNECT_WITHIN, connection.send(&ping)).await {
+        sleep(PING_EVERY).await;
+    }
 }

@@ -143,6 +143,35 @@ fn a_thread_waits_for_no_other() {
     assert_eq!(store.link.calls(), (1, 0));
 }
 
+/// As somebody between does with those that are idle: the one that all share goes on, and there is another before long.
+#[tokio::test]
+async fn a_connection_of_a_thread_that_ends() {
+    let server = Server::start();
+    let store = Shared::connected(options(&server.url())).await;
+    let live = store.link.live().unwrap();
+    let until_own = async |has: bool| {
+        while store.link.own(&live).is_some() != has {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    until_own(true).await;
+    let id = loop {
+        let clients = server.text(&["CLIENT", "LIST"]);
+        let mut pings = clients.lines().filter(|client| client.contains("cmd=ping"));
+        if let Some(id) = pings.find_map(|client| client.strip_prefix("id=")?.split(' ').next()) {
+            break id.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    server.say(&["CLIENT", "KILL", "ID", &id]);
+    until_own(false).await;
+    let limit = window("l", 5);
+    assert_eq!(take(&store, &[(&limit, "k", 1)]).await, [(true, 4)]);
+    until_own(true).await;
+    assert_eq!(take(&store, &[(&limit, "k", 1)]).await, [(true, 3)]);
+    assert_eq!(store.link.calls(), (2, 0));
+}
+
 /// However many wait for it at once.
 #[tokio::test]
 async fn one_answer_that_is_late_loses_no_connection() {
