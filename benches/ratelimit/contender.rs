@@ -46,11 +46,28 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(contender: Contender, rules: u64, tools: &Tools) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let address = free_address()?;
-        let command = command(contender, rules, tools, address, folder.path())?;
-        let mut process = Process::start(contender.name(), command, &folder.path().join("log"))?;
-        listens(contender.name(), &mut process, address)?;
+        Self::with(contender.name(), |address, folder| command(contender, rules, tools, address, folder))
+    }
+
+    /// Chancery with the counters of one rule in this Redis, on any core and at defaults but for what holds without it.
+    pub(crate) fn at_defaults(redis: SocketAddr, failure_mode: &str) -> anyhow::Result<Self> {
+        Self::with("Chancery", |address, folder| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chancery"));
+            command.args(["ratelimit", "--ratelimit-config"]).arg(write(1, folder)?);
+            command.args(["--ratelimit-listen", &address.to_string()]);
+            command.args(["--redis-url", &format!("redis://{redis}"), "--redis-failure-mode", failure_mode]);
+            Ok(command)
+        })
+    }
+
+    fn with(
+        name: &'static str,
+        command: impl FnOnce(SocketAddr, &Path) -> anyhow::Result<Command>,
+    ) -> anyhow::Result<Self> {
+        let (folder, address) = (tempfile::tempdir()?, free_address()?);
+        let command = command(address, folder.path())?;
+        let mut process = Process::start(name, command, &folder.path().join("log"))?;
+        listens(name, &mut process, address)?;
         Ok(Self { address, process, _folder: folder })
     }
 }

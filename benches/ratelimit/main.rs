@@ -20,6 +20,7 @@
 //! cargo bench --bench ratelimit                 everything, in a quarter of an hour
 //! cargo bench --bench ratelimit -- --quick      one short round; nothing is kept
 //! cargo bench --bench ratelimit -- --soak 10    a flood of new keys for ten minutes
+//! cargo bench --bench ratelimit -- --away       how long decisions take while Redis is paused, slow or killed
 //! ```
 //!
 //! What was measured is kept below `target/`, until it is measured again: `cargo bench --bench change -- --report` writes
@@ -29,6 +30,7 @@
     reason = "a bench waits and reads the clock; nothing here serves anybody"
 )]
 
+mod away;
 mod client;
 mod contender;
 #[allow(dead_code, reason = "the other bench reads it")]
@@ -77,6 +79,9 @@ struct Args {
     /// Flood the service with new keys for so many minutes, and do nothing else
     #[arg(long, value_name = "MINUTES")]
     soak: Option<f64>,
+    /// Only how long decisions take while Redis is away; nothing is kept
+    #[arg(long)]
+    away: bool,
     /// Be the server that decides nothing: what this bench starts itself for
     #[arg(long, hide = true, value_name = "ADDRESS")]
     noop: Option<SocketAddr>,
@@ -100,6 +105,9 @@ fn main() -> anyhow::Result<()> {
         return soak::run(minutes);
     }
     let (rounds, seconds) = if args.quick { (1, 1) } else { (args.rounds, args.seconds) };
+    if args.away {
+        return away::measure(seconds);
+    }
     let tools = Tools::get()?;
     let mut record = Record::default();
     for round in 1..=rounds {

@@ -35,12 +35,17 @@ const FILES: [(&str, &str); 3] = [
     ("GRPC_CLIENT_TLS_CACERT", "xds-ca"),
 ];
 
+/// Whether any of these variables is meant for us. An empty one is none.
+pub(super) fn is_meant(variable: impl Fn(&str) -> Option<String>) -> bool {
+    MARKS.iter().any(|name| variable(name).is_some())
+}
+
 /// What these variables say, by flag.
 pub(super) fn values(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, Values> {
     let mut values = BTreeMap::new();
     // An empty one is none, as there.
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-    if MARKS.iter().all(|name| variable(name).is_none()) {
+    if !is_meant(variable) {
         return values;
     }
     let mut set = |flag: &str, value: String| {
@@ -76,9 +81,9 @@ pub(super) fn values(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<Stri
         variable(name).into_iter().for_each(|value| set(flag, switch(value)));
     }
     // Which name a client's certificate has to bear cannot be said here.
-    let is_meant =
+    let has_tls =
         switch(or("GRPC_SERVER_USE_TLS", "")) == "true" && variable("GRPC_CLIENT_TLS_SAN").is_none();
-    if is_meant && FILES.iter().all(|(name, _)| variable(name).is_some()) {
+    if has_tls && FILES.iter().all(|(name, _)| variable(name).is_some()) {
         for (name, flag) in FILES {
             variable(name).into_iter().for_each(|value| set(flag, value));
         }
@@ -97,7 +102,7 @@ pub(super) fn values(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<Stri
 }
 
 /// As Go reads it; what it does not read either is left for the flag to refuse.
-fn switch(value: String) -> String {
+pub(super) fn switch(value: String) -> String {
     match value.as_str() {
         "1" | "t" | "T" | "TRUE" | "True" => "true".to_owned(),
         "0" | "f" | "F" | "FALSE" | "False" => "false".to_owned(),

@@ -20,6 +20,12 @@ pub(super) struct Args {
     /// PEM file of the authorities that may have signed its certificate; those of the system unless given
     #[arg(long, value_name = "FILE", requires = "redis_url")]
     redis_ca: Option<PathBuf>,
+    /// PEM file of our own certificate, for a Redis that asks for one. As the others, it is read for every connection
+    #[arg(long, value_name = "FILE", requires_all = ["redis_url", "redis_key"])]
+    redis_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires_all = ["redis_url", "redis_cert"])]
+    redis_key: Option<PathBuf>,
     /// Whether Redis is asked for every request, or for blocks of hits that are then given out here
     #[arg(
         long,
@@ -60,12 +66,15 @@ impl Args {
     pub(super) fn options(self) -> anyhow::Result<Option<RedisOptions>> {
         const DEADLINE_MS: u16 = 8;
         let Some(address) = self.redis_url else { return Ok(None) };
-        if self.redis_ca.is_some() && !address.has_tls() {
-            bail!("--redis-ca needs TLS: write --redis-url=rediss://HOST:PORT");
+        for (flag, given) in [("--redis-ca", &self.redis_ca), ("--redis-cert", &self.redis_cert)] {
+            if given.is_some() && !address.has_tls() {
+                bail!("{flag} needs TLS: write --redis-url=rediss://HOST:PORT");
+            }
         }
         Ok(Some(RedisOptions {
             address,
             authority: self.redis_ca,
+            identity: self.redis_cert.zip(self.redis_key),
             mode: self.redis_mode.unwrap_or_default(),
             deadline: Duration::from_millis(self.redis_timeout.unwrap_or(DEADLINE_MS).into()),
             failure_mode: match self.redis_failure_mode {

@@ -15,6 +15,7 @@ mod mutual_tls;
 mod output;
 mod quota;
 mod ratelimit;
+mod redis_aliases;
 mod run;
 mod serve;
 mod settings;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::options::{RunOptions, ServeOptions};
@@ -172,7 +174,13 @@ fn parse_with(args: Vec<OsString>, variable: impl Fn(&str) -> Option<String>) ->
             command = config::apply(command, subcommand, file).map_err(Refused::Config)?;
         }
         if subcommand == "ratelimit" {
-            command = config::with_defaults(command, subcommand, &aliases::values(variable));
+            command = config::with_defaults(command, subcommand, &aliases::values(&variable));
+            // Our own address goes before theirs, and then what they say of it has no meaning.
+            let said = matches.subcommand().and_then(|(_, said)| said.value_source("redis_url"));
+            if said.is_none_or(|source| source == ValueSource::DefaultValue) {
+                let values = redis_aliases::values(variable).map_err(Refused::Config)?;
+                command = config::with_defaults(command, subcommand, &values);
+            }
         }
     }
     let matches = command.clone().try_get_matches_from(args).map_err(Refused::Usage)?;

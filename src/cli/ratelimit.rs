@@ -10,7 +10,7 @@ use clap::{ArgAction, ValueEnum};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{counters, mutual_tls};
+use super::{counters, mutual_tls, redis_aliases};
 use crate::options::{LimitHeaders, host_port};
 use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::follow::Follower;
@@ -246,6 +246,9 @@ pub(super) fn execute(args: Args, config: Option<PathBuf>) -> anyhow::Result<Exi
         args.http_listen.map(|address| Access::new(args.quota_token_file, address.ip().is_loopback()));
     let quota = quota.transpose()?;
     let redis = args.redis.options()?;
+    for name in redis_aliases::without_effect(|name| std::env::var(name).ok()) {
+        tracing::warn!("{name} has no effect here");
+    }
     if redis.is_some() && args.state_dir.is_some() {
         tracing::warn!("--state-dir has no effect: --redis-url says where counters are kept");
     }

@@ -28,6 +28,9 @@ fn ratelimit_takes_the_variables_of_another() {
         "RUNTIME_ROOT" => Some("/data".to_owned()),
         "QUOTA_MODE" => Some("false".to_owned()),
         "LOG_LEVEL" => Some("DEBUG".to_owned()),
+        "REDIS_URL" => Some("theirs:1".to_owned()),
+        "REDIS_TLS" => Some("true".to_owned()),
+        "REDIS_TLS_CACERT" => Some("theirs.pem".to_owned()),
         _ => None,
     };
     let read = |args: &[&str]| {
@@ -37,11 +40,13 @@ fn ratelimit_takes_the_variables_of_another() {
     let cli = read(&["ratelimit", "--config", path]);
     assert_eq!(cli.log_level.as_deref(), Some("debug"));
     let text = format!("{:?}", cli.command);
-    for said in ["/data/config", "shadow_mode: true", "quota_mode: false"] {
+    for said in ["/data/config", "shadow_mode: true", "quota_mode: false", "theirs:1", "theirs.pem"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     let text = format!("{:?}", read(&["ratelimit", "--ratelimit-config=d", "--quota-mode"]).command);
     assert!(text.contains("\"d\"") && text.contains("quota_mode: true"), "{text}");
+    let text = format!("{:?}", read(&["ratelimit", "--redis-url=redis://ours"]).command);
+    assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
     assert_eq!(read(&["serve"]).log_level, None, "of no other subcommand");
 }
 
@@ -269,12 +274,16 @@ fn counters_are_shared_where_they_are_told() {
         (leased.mode, leased.deadline.as_millis(), leased.failure_mode),
         (RedisMode::Leased, 5, FailureMode::Closed)
     );
-    assert_eq!(leased.authority, Some("ca.pem".into()));
+    assert_eq!((leased.authority, leased.identity), (Some("ca.pem".into()), None));
+    let known = serve(&["--redis-url=rediss://r", "--redis-cert=c", "--redis-key=k"]).unwrap().redis.unwrap();
+    assert_eq!(known.identity, Some(("c".into(), "k".into())));
     for bad in [
         &["--redis-url=r:1"][..],
         &["--redis-mode=leased"],
         &["--redis-url=redis://r", "--redis-ca=ca.pem"],
         &["--redis-url=redis://r", "--redis-timeout=0"],
+        &["--redis-url=rediss://r", "--redis-cert=c"],
+        &["--redis-url=redis://r", "--redis-cert=c", "--redis-key=k"],
     ] {
         assert!(serve(bad).is_err(), "{bad:?}");
     }

@@ -134,6 +134,8 @@ pub struct RedisOptions {
     pub address: RedisAddress,
     /// The PEM file of the authorities that may have signed its certificate; those of the system unless given.
     pub authority: Option<PathBuf>,
+    /// The PEM files of our own certificate and of its key, for a Redis that asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// How it is asked.
     pub mode: RedisMode,
     /// How long an answer is waited for.

@@ -11,6 +11,7 @@ mod programs;
 mod proxy;
 mod reading;
 mod redis;
+mod redis_failover;
 mod replicas;
 mod slow_lease;
 mod streams;

@@ -4,25 +4,32 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::process::{Program, ask, free_port, get, until};
 
-const LIMIT: u64 = 100_000;
+pub(crate) const LIMIT: u64 = 100_000;
 
 /// A Redis that may be stopped and started again, always empty, at the same port.
-struct Redis {
+pub(crate) struct Redis {
     program: Option<Program>,
-    port: u16,
+    pub(crate) port: u16,
+    more: String,
     folder: tempfile::TempDir,
 }
 
 impl Redis {
     fn start() -> Self {
-        let mut this = Self { program: None, port: free_port(), folder: tempfile::tempdir().unwrap() };
+        Self::with("")
+    }
+
+    /// One with more in its configuration; a sentinel, if that speaks of one.
+    pub(crate) fn with(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut this = Self { program: None, port: free_port(), more: more.to_owned(), folder };
         this.run();
         this
     }
@@ -31,15 +38,27 @@ impl Redis {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-redis");
         let said = Command::new(script).arg("--where").output().unwrap();
         assert!(said.status.success(), "there is no redis-server: scripts/install-redis brings one");
+        let sentinel = self.more.contains("sentinel ");
+        let keeps = if sentinel { "" } else { "save \"\"\nappendonly no\n" };
+        let (port, folder) = (self.port, self.folder.path().display());
+        let file = self.folder.path().join("redis.conf");
+        fs::write(&file, format!("bind 127.0.0.1\nport {port}\ndir {folder}\n{keeps}{}", self.more)).unwrap();
         let mut command = Command::new(String::from_utf8(said.stdout).unwrap().trim());
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
-        command.arg(self.port.to_string());
+        command.arg(file).args(sentinel.then_some("--sentinel"));
         self.program = Some(Program::start(&mut command, self.folder.path().join("redis.log")));
         until("Redis", || std::net::TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.program.take());
+    }
+
+    /// What it says to a command.
+    pub(crate) fn say(&self, words: &[&str]) -> redis::Value {
+        let client = redis::Client::open(("127.0.0.1", self.port)).unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query(&mut client.get_connection().unwrap()).unwrap()
     }
 
     fn signal(&self, signal: Signal) {
@@ -48,14 +67,18 @@ impl Redis {
     }
 }
 
-struct Service {
-    program: Program,
-    http: u16,
+pub(crate) struct Service {
+    pub(crate) program: Program,
+    pub(crate) http: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Service {
     fn start(redis: &Redis, more: &[&str]) -> Self {
+        Self::at(&format!("redis://127.0.0.1:{}", redis.port), more)
+    }
+
+    pub(crate) fn at(redis: &str, more: &[&str]) -> Self {
         let (folder, http) = (tempfile::tempdir().unwrap(), free_port());
         let rules = format!(
             "domain: d\ndescriptors:\n- {{key: k, rate_limit: {{unit: year, requests_per_unit: {LIMIT}}}}}\n"
@@ -67,14 +90,14 @@ impl Service {
         command.args(["--ratelimit-listen=127.0.0.1:0", &format!("--http-listen=127.0.0.1:{http}")]);
         // More than enough on a machine that does much else; the default is for one that does not.
         command.arg("--redis-timeout=200");
-        command.arg(format!("--redis-url=redis://127.0.0.1:{}", redis.port)).args(more);
+        command.arg(format!("--redis-url={redis}")).args(more);
         let program = Program::start(&mut command, folder.path().join("log"));
         until("the service", || get(http, "/healthcheck"));
         Self { program, http, _folder: folder }
     }
 
     /// Asks for so many hits: the status, and how many are left.
-    fn take(&self, hits: u64) -> (u16, u64) {
+    pub(crate) fn take(&self, hits: u64) -> (u16, u64) {
         let body = format!(
             r#"{{"domain": "d", "descriptors": [{{"entries": [{{"key": "k"}}], "hitsAddend": {hits}}}]}}"#
         );
@@ -93,11 +116,11 @@ impl Service {
     }
 
     /// How often it has connected.
-    fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.program.said().matches("counters are shared").count()
     }
 
-    fn until_connected(&self, times: usize) {
+    pub(crate) fn until_connected(&self, times: usize) {
         until("a connection to Redis", || (self.connections() >= times).then_some(()));
     }
 
@@ -114,28 +137,28 @@ impl Service {
     }
 }
 
-/// Requests of both services while something happens; every one is let through. Returns how many.
-fn under_load(services: &[&Service], what: impl FnOnce()) -> u64 {
-    let end = AtomicBool::new(false);
+/// Requests of both services while something happens, which is told how many there have been so far; every one is let
+/// through. Returns how many.
+pub(crate) fn under_load(services: &[&Service], what: impl FnOnce(&AtomicU64)) -> u64 {
+    let (end, all) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let end = &end;
+        let (end, all) = (&end, &all);
         let load: Vec<_> = services
             .iter()
             .map(|service| {
                 scope.spawn(move || {
-                    let mut sent = 0;
                     while !end.load(Ordering::Relaxed) {
                         assert_eq!(service.take(1).0, 200);
-                        sent += 1;
+                        all.fetch_add(1, Ordering::Relaxed);
                     }
-                    sent
                 })
             })
             .collect();
-        what();
+        what(all);
         end.store(true, Ordering::Relaxed);
-        load.into_iter().map(|load| load.join().unwrap()).sum()
-    })
+        load.into_iter().for_each(|load| load.join().unwrap());
+    });
+    all.into_inner()
 }
 
 #[test]
@@ -145,7 +168,7 @@ fn a_redis_that_is_killed_under_load() {
     [&one, &two].iter().for_each(|service| service.until_connected(1));
     one.take(10);
     assert_eq!(two.take(0).1, LIMIT - 10, "counters are shared");
-    under_load(&[&one, &two], || {
+    under_load(&[&one, &two], |_| {
         redis.kill();
         [&one, &two].iter().for_each(|service| {
             until("that Redis is missed", || service.program.said().contains("decided here").then_some(()))

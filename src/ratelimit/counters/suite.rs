@@ -1,5 +1,5 @@
-//! What every store promises, held by each of them alike: the one in this process and a real Redis, asked for every
-//! request.
+//! What every store promises, held by each of them alike: the one in this process, a real Redis and a cluster of them, both
+//! asked for every request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::memory::Memory;
 use super::redis::Shared;
-use super::redis::server::Server;
+use super::redis::server::{Cluster, Server};
 use super::{Ask, Hits, Outcome, Role};
 use crate::model::limit::{Algorithm, FailureMode, Key, Limit};
 use crate::options::{RedisMode, RedisOptions};
@@ -39,21 +39,32 @@ impl Table for Memory {
 struct OnRedis {
     shared: Shared,
     runtime: Runtime,
-    server: Server,
+    servers: Vec<Server>,
 }
 
 impl OnRedis {
-    fn new() -> Self {
-        let (runtime, server) = (Runtime::new().unwrap(), Server::start());
+    fn one() -> Self {
+        let server = Server::start();
+        Self::at(&server.url(), vec![server])
+    }
+
+    fn cluster() -> Self {
+        let cluster = Cluster::start();
+        Self::at(&cluster.url(), cluster.0)
+    }
+
+    fn at(url: &str, servers: Vec<Server>) -> Self {
+        let runtime = Runtime::new().unwrap();
         let options = RedisOptions {
-            address: server.url().parse().unwrap(),
+            address: url.parse().unwrap(),
             authority: None,
+            identity: None,
             mode: RedisMode::Exact,
             deadline: Duration::from_secs(60),
             failure_mode: FailureMode::Closed,
         };
         let shared = runtime.block_on(Shared::connected(options));
-        Self { shared, runtime, server }
+        Self { shared, runtime, servers }
     }
 }
 
@@ -63,7 +74,9 @@ impl Table for &OnRedis {
     }
 
     fn fresh(&self) -> Box<dyn Table + '_> {
-        self.server.say(&["FLUSHALL"]);
+        for server in &self.servers {
+            server.say(&["FLUSHALL"]);
+        }
         Box::new(*self)
     }
 }
@@ -105,7 +118,13 @@ macro_rules! for_every_store {
         mod redis {
             $(#[test]
             fn $name() {
-                super::$name(&&super::OnRedis::new());
+                super::$name(&&super::OnRedis::one());
+            })*
+        }
+        mod cluster {
+            $(#[test]
+            fn $name() {
+                super::$name(&&super::OnRedis::cluster());
             })*
         }
     };

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use redis::{Script, ScriptInvocation, Value};
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use ring::digest::{SHA256, digest};
 
 use crate::model::limit::{Algorithm, Limit};
@@ -17,7 +17,9 @@ use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
 const MAX: u64 = 1 << 53;
 const MAX_MS: u64 = 1 << 48;
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("count.lua")));
+const SCRIPT: &str = include_str!("count.lua");
+/// Redis's name for it.
+static SCRIPT_NAME: LazyLock<String> = LazyLock::new(|| Script::new(SCRIPT).get_hash().to_owned());
 
 /// The name of a counter in Redis: `chancery:{KEY}:COUNTER`, both hashes, since values such as keys of an API belong into
 /// no other store and are as long as a client likes. They have no secret, so that every replica has the same, and are
@@ -79,7 +81,7 @@ impl Question {
         }
     }
 
-    fn write(&self, call: &mut ScriptInvocation<'_>, now: u64) {
+    fn write(&self, call: &mut Cmd, now: u64) {
         let (kind, requests, numbers) = parameters(&self.algorithm, now);
         let (hit, n, more, d) = match self.wanted {
             Wanted::Hits(Hits::Take(n)) => ("t", n, 0, numbers[3]),
@@ -93,7 +95,7 @@ impl Question {
             Role::Shadow => -2,
             Role::Quota(group) => i64::try_from(group).unwrap_or(i64::MAX),
         };
-        call.key(&*self.name.0).arg(kind).arg(requests);
+        call.arg(kind).arg(requests);
         for number in [numbers[0], numbers[1], numbers[2], d] {
             call.arg(number.min(MAX - 1));
         }
@@ -153,10 +155,33 @@ pub(super) struct Terms {
 const SPARE_MS: u64 = 1_000;
 const TOLD_SPARE_MS: u64 = 3_600_000;
 
-/// The call that asks these.
-pub(super) fn call(questions: &[Question], terms: Terms) -> ScriptInvocation<'static> {
-    let mut call = SCRIPT.prepare_invoke();
+/// The call that asks these of a server that knows the script.
+pub(super) fn by_name(questions: &[Question], terms: Terms) -> Cmd {
+    call("EVALSHA", &SCRIPT_NAME, questions, terms)
+}
+
+/// The same of one that does not. It does from then on.
+pub(super) fn in_full(questions: &[Question], terms: Terms) -> Cmd {
+    call("EVAL", SCRIPT, questions, terms)
+}
+
+/// Whether the server does not know the script, as after its start.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn call(command: &str, script: &str, questions: &[Question], terms: Terms) -> Cmd {
+    // What comes before the questions, and what each of them is.
+    const HEAD: usize = 6;
+    const EACH: usize = 11;
+    const BYTES: usize = 160;
     let spare = if terms.at.is_some() { TOLD_SPARE_MS } else { SPARE_MS };
+    let bytes = script.len() + BYTES * (questions.len() + 1);
+    let mut call = Cmd::with_capacity(HEAD + EACH * questions.len(), bytes);
+    call.arg(command).arg(script).arg(questions.len());
+    for question in questions {
+        call.arg(&*question.name.0);
+    }
     call.arg(terms.at.unwrap_or(0)).arg(spare).arg(u8::from(terms.each));
     for question in questions {
         question.write(&mut call, terms.at.unwrap_or(terms.near));

@@ -1,25 +1,22 @@
 //! The connection to Redis: made again whenever it is lost, and only ever used while Redis answers in time.
 
-use std::fs;
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, TlsCertificates, TlsMode};
+use redis::RedisError;
+use redis::cluster_routing::Slot;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::call::{self, Question, Reply, Terms};
-use crate::options::{RedisKind as Kind, RedisOptions};
+use super::own;
+use super::slots::Slots;
+use super::source::{CONNECT_WITHIN, Connection, OpenError, Server, Source};
+use crate::options::RedisOptions;
 
 /// So many answers in a row that do not come in time open the circuit; any other failure does at once.
-const LATE: u32 = 3;
-
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const LATE: u32 = 3;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,117 +29,60 @@ pub(super) enum CallError {
     Late,
     /// It was not counted there.
     #[error("Redis: {0}")]
-    Failed(#[from] RedisError),
+    Failed(RedisError),
     /// Something else than this script answered.
     #[error("Redis answered something else")]
     Unreadable,
+    /// There is nothing to connect to.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
-/// Why Redis cannot be asked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The authority cannot be read.
-    #[error("cannot read the authority of Redis")]
-    Authority(#[from] io::Error),
-    /// It is no address.
-    #[error("cannot make a client of Redis: {0}")]
-    Client(#[from] RedisError),
-}
-
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
-enum Server {
-    One(Client),
-    Cluster(ClusterClient),
-    Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
-}
-
-#[derive(Clone)]
-pub(super) enum Connection {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-impl Connection {
-    /// Asks, without a deadline but that of the connection.
-    pub(super) async fn ask(&mut self, questions: &[Question], terms: Terms) -> Result<Reply, CallError> {
-        let call = call::call(questions, terms);
-        let value = match self {
-            Self::One(connection) => call.invoke_async(connection).await?,
-            Self::Cluster(connection) => call.invoke_async(connection).await?,
-        };
-        call::read(&value, questions.len()).ok_or(CallError::Unreadable)
+impl From<RedisError> for CallError {
+    fn from(error: RedisError) -> Self {
+        if error.is_timeout() { Self::Late } else { Self::Failed(error) }
     }
 }
 
-impl Server {
-    fn open(options: &RedisOptions) -> Result<Self, OpenError> {
-        let authority = options.authority.as_ref().map(fs::read).transpose()?;
-        let certificates =
-            |root_cert: Vec<u8>| TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
-        Ok(match &options.address.kind {
-            Kind::One(server) => Self::One(match authority {
-                Some(authority) if options.address.has_tls() => {
-                    Client::build_with_tls(server.clone(), certificates(authority))?
-                }
-                _ => Client::open(server.clone())?,
-            }),
-            Kind::Cluster(servers) => {
-                let builder = ClusterClient::builder(servers.iter().cloned())
-                    .connection_timeout(CONNECT_WITHIN)
-                    .response_timeout(CONNECT_WITHIN)
-                    .retries(1);
-                Self::Cluster(match authority {
-                    Some(authority) => builder.certs(certificates(authority)).build()?,
-                    None => builder.build()?,
-                })
-            }
-            Kind::Sentinel { sentinels, name } => {
-                let addresses = sentinels.iter().map(|server| server.addr().clone());
-                let mut builder = SentinelClientBuilder::new(addresses, name, SentinelServerType::Master)?;
-                let of = &sentinels[0];
-                if matches!(of.addr(), ConnectionAddr::TcpTls { .. }) {
-                    builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
-                    builder = builder.set_client_to_sentinel_tls_mode(TlsMode::Secure);
-                }
-                if let Some(authority) = authority {
-                    builder = builder.set_client_to_redis_certificates(certificates(authority.clone()));
-                    builder = builder.set_client_to_sentinel_certificates(certificates(authority));
-                }
-                let settings = of.redis_settings();
-                builder = builder.set_client_to_redis_db(settings.db());
-                if let Some(user) = settings.username() {
-                    builder = builder.set_client_to_redis_username(user);
-                }
-                if let Some(password) = settings.password() {
-                    builder = builder.set_client_to_redis_password(password);
-                }
-                Self::Sentinel(Box::new(tokio::sync::Mutex::new(builder.build()?)))
-            }
-        })
+/// A connection in use.
+pub(super) struct Live {
+    /// No other has it.
+    pub(super) number: u64,
+    /// Where more of the kind come from.
+    pub(super) source: Source,
+    /// The one that all threads share.
+    connection: Connection,
+}
+
+impl Live {
+    fn new(source: Source, connection: Connection) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), source, connection }
     }
 
-    async fn connect(&self) -> Result<Connection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(Some(CONNECT_WITHIN));
-        Ok(match self {
-            Self::One(client) => {
-                Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?)
-            }
-            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
-            Self::Sentinel(client) => {
-                Connection::One(client.lock().await.get_async_connection_with_config(&config).await?)
-            }
-        })
+    /// Asks, without a deadline.
+    pub(super) async fn ask(&self, questions: &[Question], terms: Terms) -> Result<Reply, CallError> {
+        ask(self.connection.clone(), questions, terms).await
     }
+}
+
+async fn ask(mut connection: Connection, questions: &[Question], terms: Terms) -> Result<Reply, CallError> {
+    let known = connection.send(&call::by_name(questions, terms)).await;
+    let value = match known {
+        // Also of a server that has just come to a cluster, or that was a replica a moment ago.
+        Err(error) if call::is_unknown(&error) => connection.send(&call::in_full(questions, terms)).await?,
+        known => known?,
+    };
+    call::read(&value, questions.len()).ok_or(CallError::Unreadable)
 }
 
 /// The connection, if Redis answers. Whoever asks finds out that it does not; [`Link::connect`] makes a new one.
 pub(super) struct Link {
     server: Server,
     deadline: Duration,
-    connection: watch::Sender<Option<Connection>>,
-    late: AtomicU32,
+    live: watch::Sender<Option<Arc<Live>>>,
+    slots: Slots,
+    late: Late,
     calls: AtomicU64,
     failures: AtomicU64,
     clock: Clock,
@@ -153,8 +93,9 @@ impl Link {
         Ok(Self {
             server: Server::open(options)?,
             deadline: options.deadline,
-            connection: watch::channel(None).0,
-            late: AtomicU32::new(0),
+            live: watch::channel(None).0,
+            slots: Slots::default(),
+            late: Late::default(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             clock: Clock::new(),
@@ -167,11 +108,11 @@ impl Link {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.connection.borrow().is_some()
+        self.live.borrow().is_some()
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.server, Server::Cluster(_))
+        self.server.is_cluster()
     }
 
     /// Calls so far, and how many of them had no answer.
@@ -182,73 +123,143 @@ impl Link {
     /// Waits until there is a connection.
     pub(super) async fn until_connected(&self) {
         // The sender is here, so it does not end.
-        let _ = self.connection.subscribe().wait_for(Option::is_some).await;
+        let _ = self.live.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Waits until there is none any more.
     pub(super) async fn until_lost(&self) {
-        let mut connection = self.connection.subscribe();
-        let _ = connection.wait_for(Option::is_none).await;
+        let mut live = self.live.subscribe();
+        let _ = live.wait_for(Option::is_none).await;
     }
 
-    /// Asks within the deadline.
+    /// Asks within the deadline. In a cluster all is about one slot.
     pub(super) async fn ask(&self, questions: &[Question], terms: Terms) -> Result<Reply, CallError> {
-        let connection = self.connection.borrow().clone();
-        let Some(mut connection) = connection else { return Err(CallError::Away) };
+        let live = self.live.borrow().clone().ok_or(CallError::Away)?;
+        let slot = questions.first().filter(|_| self.is_cluster());
+        let slot = slot.map(|question| Slot::for_key(question.name.0.as_bytes()));
+        let begun = Instant::now();
+        if slot.is_some_and(|slot| !self.slots.asks(slot, begun)) {
+            return Err(CallError::Away);
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let connection = self.own(&live).unwrap_or_else(|| live.connection.clone());
         let terms = Terms { near: self.now(), ..terms };
         let asked =
-            timeout(self.deadline, connection.ask(questions, terms)).await.unwrap_or(Err(CallError::Late));
-        self.note(&asked);
-        asked
-    }
-
-    fn note(&self, asked: &Result<Reply, CallError>) {
-        match asked {
+            timeout(self.deadline, ask(connection, questions, terms)).await.unwrap_or(Err(CallError::Late));
+        match &asked {
             Ok(reply) => {
-                self.late.store(0, Ordering::Relaxed);
                 self.clock.set(reply.now);
+                self.late.none();
+                slot.inspect(|slot| self.slots.answered(*slot));
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                let late = matches!(error, CallError::Late);
-                if !late || self.late.fetch_add(1, Ordering::Relaxed) + 1 >= LATE {
-                    self.lose(error);
+                match slot {
+                    Some(slot) => self.miss(slot, error, begun),
+                    None => self.note(&live, error, begun),
                 }
             }
         }
+        asked
     }
 
-    fn lose(&self, error: &CallError) {
-        if self.connection.send_if_modified(|connection| connection.take().is_some()) {
+    /// This thread's connection beside the one in use, if it has one by now.
+    pub(super) fn own(&self, live: &Arc<Live>) -> Option<Connection> {
+        own::beside(live, &self.live)
+    }
+
+    /// One server of a cluster does not answer, which says nothing of the others.
+    fn miss(&self, slot: Slot, error: &CallError, begun: Instant) {
+        if self.slots.miss(slot, matches!(error, CallError::Late), begun, Instant::now()) {
+            tracing::debug!("{error}; requests for {slot:?} are decided here until it is back");
+        }
+    }
+
+    pub(super) fn note(&self, live: &Live, error: &CallError, begun: Instant) {
+        // Whichever server of a cluster was asked, it says little of the others.
+        let late = matches!(error, CallError::Late) || self.is_cluster();
+        if !late || self.late.note(self.clock.micros(begun), self.clock.micros(Instant::now())) >= LATE {
+            self.lose(live, error);
+        }
+    }
+
+    /// What fails of a connection that has been replaced says nothing of the new one.
+    fn lose(&self, lost: &Live, error: &CallError) {
+        let of_it = |live: &Arc<Live>| live.number == lost.number;
+        if self.live.send_if_modified(|live| live.take_if(|live| of_it(live)).is_some()) {
             tracing::warn!("{error}; requests are decided here until it is back");
         }
     }
 
     /// Connects, and makes sure that Redis answers as fast as decisions need it.
-    pub(super) async fn connect(&self) -> Result<Connection, CallError> {
-        let connecting = timeout(CONNECT_WITHIN, self.server.connect());
-        let mut connection = connecting.await.map_err(|_| CallError::Late)??;
-        // The first call brings the script, and what is cold is slow.
-        connection.ask(&[], Terms::default()).await?;
-        let probe = timeout(self.deadline, connection.ask(&[], Terms::default()));
+    pub(super) async fn connect(&self) -> Result<Arc<Live>, CallError> {
+        let connecting = async {
+            let source = self.server.source().await?;
+            let connection = source.connect().await?;
+            let live = Live::new(source, connection);
+            // The first call brings the script, and what is cold is slow.
+            live.ask(&[], Terms::default()).await?;
+            Ok::<_, CallError>(live)
+        };
+        let live = timeout(CONNECT_WITHIN, connecting).await.map_err(|_| CallError::Late)??;
+        let probe = timeout(self.deadline, live.ask(&[], Terms::default()));
         let reply = probe.await.map_err(|_| CallError::Late)??;
         self.clock.set(reply.now);
-        Ok(connection)
+        Ok(Arc::new(live))
     }
 
     /// Has requests decided by Redis again.
-    pub(super) fn publish(&self, connection: Connection) {
-        self.late.store(0, Ordering::Relaxed);
-        self.connection.send_replace(Some(connection));
+    pub(super) fn publish(&self, live: Arc<Live>) {
+        self.late.none();
+        self.slots.clear();
+        self.live.send_replace(Some(live));
+    }
+
+    /// The connection in use, if there is one.
+    pub(super) fn live(&self) -> Option<Arc<Live>> {
+        self.live.borrow().clone()
     }
 
     /// Asks whether Redis is still there, so that it is known before a request comes.
     pub(super) async fn probe(&self) {
-        let connection = self.connection.borrow().clone();
-        let Some(mut connection) = connection else { return };
-        let asked = timeout(self.deadline, connection.ask(&[], Terms::default()));
-        self.note(&asked.await.unwrap_or(Err(CallError::Late)));
+        let Some(live) = self.live() else { return };
+        let begun = Instant::now();
+        let asked = timeout(self.deadline, live.ask(&[], Terms::default())).await;
+        match asked.unwrap_or(Err(CallError::Late)) {
+            Ok(reply) => {
+                self.clock.set(reply.now);
+                self.late.none();
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.note(&live, &error, begun);
+            }
+        }
+    }
+}
+
+/// Answers that did not come in time. Those that were waited for at once are one.
+#[derive(Default)]
+struct Late {
+    count: AtomicU32,
+    /// When the last one was given up.
+    at: AtomicU64,
+}
+
+impl Late {
+    fn none(&self) {
+        // Every answer comes by here, and hardly any after a late one.
+        if self.count.load(Ordering::Relaxed) > 0 {
+            self.count.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there are now in a row, by when the call was begun and when it was given up.
+    fn note(&self, begun: u64, now: u64) -> u32 {
+        let at = self.at.load(Ordering::Relaxed);
+        let next =
+            begun >= at && self.at.compare_exchange(at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.count.fetch_add(u32::from(next), Ordering::Relaxed) + u32::from(next)
     }
 }
 
@@ -268,8 +279,12 @@ impl Clock {
         clock
     }
 
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.micros(Instant::now()) / 1_000
     }
 
     fn now(&self) -> u64 {
@@ -278,5 +293,20 @@ impl Clock {
 
     fn set(&self, now: u64) {
         self.offset.store(now.saturating_sub(self.elapsed()), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_waited_for_at_once_is_late_once() {
+        let late = Late::default();
+        assert_eq!([1, 2, 3].map(|begun| late.note(begun, 10)), [1, 1, 1]);
+        assert_eq!([9, 10, 11].map(|begun| late.note(begun, 20)), [1, 2, 2]);
+        assert_eq!(late.note(20, 30), 3);
+        late.none();
+        assert_eq!(late.note(30, 40), 1);
     }
 }

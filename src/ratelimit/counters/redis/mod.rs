@@ -6,14 +6,20 @@
 //!
 //! A cluster runs a script on the counters of one slot, which are those of one key. A request with several keys is
 //! decided key by key there; if it does not go through, what the others took is given back. So for a moment it may have
-//! taken what another would have been let through with; no more is let through.
+//! taken what another would have been let through with; no more is let through. While one of its servers is away, the
+//! counters of that one are decided on here, and those of the others go on.
 
 mod away;
 mod call;
+#[cfg(test)]
+mod cluster_tests;
 mod lease;
 mod link;
+mod own;
 #[cfg(test)]
 pub(super) mod server;
+mod slots;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +30,12 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use away::Ledger;
+#[cfg(test)]
+use call::Name;
 use call::{Answer, Question, Terms, Wanted};
 use lease::{Leases, Taken, is_lent};
-pub use link::OpenError;
-use link::{CallError, Connection, Link};
+use link::{CallError, Link, Live};
+pub use source::OpenError;
 
 use super::memory::Memory;
 use super::{Ask, Counters, Hits, Outcome, Role, SharedState, StoreState, Unavailable, admitted};
@@ -105,11 +113,15 @@ impl Shared {
     }
 
     async fn connect(&self) -> Result<(), CallError> {
-        let mut connection = self.link.connect().await?;
-        self.tell(&mut connection).await?;
-        self.link.publish(connection.clone());
-        // What was decided here in the meantime.
-        self.tell(&mut connection).await
+        let live = self.link.connect().await?;
+        // One server of a cluster that is away keeps nobody from the others.
+        if !self.link.is_cluster() {
+            self.tell(&live).await?;
+        }
+        self.link.publish(live.clone());
+        // What was decided here in the meantime. What cannot be told now is told later.
+        let _ = self.tell(&live).await;
+        Ok(())
     }
 
     /// Until the connection is lost.
@@ -119,6 +131,10 @@ impl Shared {
                 tokio::time::sleep(PROBE_EVERY).await;
                 self.give_back(false).await;
                 self.link.probe().await;
+                if let Some(live) = self.link.live() {
+                    // What was decided here when the connection was just made, or while one server was away.
+                    let _ = self.tell(&live).await;
+                }
             }
         };
         tokio::select! {
@@ -130,35 +146,58 @@ impl Shared {
     /// Gives back what is lent and not used; at the end that is everything.
     pub async fn give_back(&self, end: bool) {
         let questions = self.leases.sweep(self.link.now(), end);
-        let most = if self.link.is_cluster() { 1 } else { TOLD_AT_ONCE };
-        for questions in questions.chunks(most) {
+        for questions in self.together(questions) {
             // What cannot be given back is lost until its window ends, which refuses too much, not too little.
-            if self.link.ask(questions, self.terms(true)).await.is_err() {
+            if self.link.ask(&questions, self.terms(true)).await.is_err() && !self.link.is_cluster() {
                 return;
             }
         }
     }
 
     /// Tells Redis what was counted here.
-    async fn tell(&self, connection: &mut Connection) -> Result<(), CallError> {
-        loop {
-            let most = if self.link.is_cluster() { 1 } else { TOLD_AT_ONCE };
-            let questions = self.ledger.take(most, self.link.now());
+    async fn tell(&self, live: &Live) -> Result<(), CallError> {
+        let mut kept = Vec::new();
+        let mut told = Ok(());
+        while told.is_ok() {
+            let questions = self.ledger.take(TOLD_AT_ONCE, self.link.now());
             if questions.is_empty() {
-                return Ok(());
+                break;
             }
-            let terms = Terms { near: self.link.now(), each: true, ..Terms::default() };
-            let told = timeout(TOLD_WITHIN, connection.ask(&questions, terms)).await;
-            match told.unwrap_or(Err(CallError::Late)) {
-                Ok(_) => {}
-                // It may have heard.
-                Err(CallError::Late) => return Err(CallError::Late),
-                Err(error) => {
-                    self.ledger.put_back(questions, self.link.now());
-                    return Err(error);
+            for questions in self.together(questions) {
+                if told.is_err() || !self.hears(&questions[0]).await {
+                    kept.extend(questions);
+                    continue;
                 }
+                let terms = Terms { near: self.link.now(), each: true, ..Terms::default() };
+                let said = timeout(TOLD_WITHIN, live.ask(&questions, terms)).await;
+                told = match said.unwrap_or(Err(CallError::Late)) {
+                    Ok(_) => Ok(()),
+                    // It may have heard.
+                    Err(CallError::Late) => Err(CallError::Late),
+                    Err(error) => {
+                        kept.extend(questions);
+                        Err(error)
+                    }
+                };
             }
         }
+        self.ledger.put_back(kept, self.link.now());
+        told
+    }
+
+    /// Whether the server that counts this answers: in a cluster others may, and it may not.
+    async fn hears(&self, question: &Question) -> bool {
+        let peek = Question { wanted: Wanted::Hits(Hits::Take(0)), role: Role::Shadow, ..question.clone() };
+        !self.link.is_cluster() || self.link.ask(&[peek], self.terms(true)).await.is_ok()
+    }
+
+    /// The questions that one call may ask.
+    fn together(&self, questions: Vec<Question>) -> Vec<Vec<Question>> {
+        if self.link.is_cluster() {
+            let slots = by_tag(&questions).into_iter();
+            return slots.map(|slot| slot.into_iter().map(|at| questions[at].clone()).collect()).collect();
+        }
+        questions.chunks(TOLD_AT_ONCE).map(<[_]>::to_vec).collect()
     }
 
     fn terms(&self, each: bool) -> Terms {
@@ -169,64 +208,84 @@ impl Shared {
         Terms { at, near: 0, each }
     }
 
-    async fn exact(&self, asks: &[Ask<'_>]) -> Result<Vec<Answer>, CallError> {
+    async fn exact(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
         let questions: Vec<Question> = asks.iter().map(Question::of).collect();
-        match self.slots(&questions) {
-            slots if slots.len() > 1 => self.by_slots(&questions, slots).await,
-            _ => Ok(self.link.ask(&questions, self.terms(false)).await?.answers),
-        }
+        let decided = match self.slots(&questions) {
+            slots if slots.len() > 1 => self.by_slots(asks, &questions, slots).await,
+            _ => match self.link.ask(&questions, self.terms(false)).await {
+                Ok(reply) => {
+                    self.mirror(asks, &reply.answers);
+                    Ok(reply.answers.into_iter().map(|answer| answer.outcome).collect())
+                }
+                Err(error) => self.without(asks, &error),
+            },
+        };
+        self.leases.forgive(asks);
+        decided
     }
 
-    /// Decides slot by slot, and gives back what was taken if the request does not go through.
+    /// Decides slot by slot, here what cannot be asked, and gives back what was taken if the request does not go through.
     async fn by_slots(
         &self,
+        asks: &[Ask<'_>],
         questions: &[Question],
         slots: Vec<Vec<usize>>,
-    ) -> Result<Vec<Answer>, CallError> {
-        let of_slot =
-            |slot: &[usize]| -> Vec<Question> { slot.iter().map(|at| questions[*at].clone()).collect() };
+    ) -> Result<Vec<Outcome>, Unavailable> {
         let replies = join_all(slots.iter().map(|slot| {
-            let questions = of_slot(slot);
+            let questions: Vec<Question> = slot.iter().map(|at| questions[*at].clone()).collect();
             async move { self.link.ask(&questions, self.terms(true)).await }
         }));
         let replies = replies.await;
         let mut answers: Vec<Option<Answer>> = vec![None; questions.len()];
-        let mut failed = None;
-        for (slot, reply) in slots.iter().zip(replies) {
+        let mut away: Vec<(usize, &CallError)> = Vec::new();
+        for (slot, reply) in slots.iter().zip(&replies) {
             match reply {
-                Ok(reply) => {
-                    slot.iter().zip(reply.answers).for_each(|(at, answer)| answers[*at] = Some(answer))
-                }
-                Err(error) => failed = Some(error),
+                Ok(reply) => slot.iter().zip(&reply.answers).for_each(|(at, answer)| {
+                    self.mirror(&asks[*at..=*at], std::slice::from_ref(answer));
+                    answers[*at] = Some(*answer);
+                }),
+                Err(error) => away.extend(slot.iter().map(|at| (*at, error))),
             }
         }
-        let known =
-            questions.iter().zip(&answers).filter_map(|(question, answer)| Some((question, (*answer)?)));
-        let through = failed.is_none()
-            && admitted(known.clone().map(|(question, answer)| (question.role, answer.outcome.allowed)));
-        if !through {
-            let back: Vec<Question> =
-                known.filter_map(|(question, answer)| undone(question, &answer)).collect();
-            let back = by_tag(&back)
-                .into_iter()
-                .map(|slot| -> Vec<Question> { slot.into_iter().map(|at| back[at].clone()).collect() });
-            join_all(back.map(|questions| async move { self.link.ask(&questions, self.terms(true)).await }))
-                .await;
+        let mut outcomes: Vec<Option<Outcome>> =
+            answers.iter().map(|answer| answer.map(|answer| answer.outcome)).collect();
+        let decided = match away.first() {
+            Some((_, error)) => self.here(asks, &away, error, &mut outcomes),
+            None => Ok(()),
+        };
+        if decided.is_err() || !goes_through(asks, &outcomes) {
+            let known = questions.iter().zip(&answers);
+            let back = known.filter_map(|(question, answer)| undone(question, answer.as_ref()?)).collect();
+            let back = self.together(back);
+            join_all(back.iter().map(|questions| self.link.ask(questions, self.terms(true)))).await;
         }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(answers.into_iter().flatten().collect()),
-        }
+        decided.map(|()| outcomes.into_iter().flatten().collect())
     }
 
-    /// Decides by what is lent, and has more lent where that is not enough.
-    async fn leased(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, CallError> {
+    /// Decides on what could not be asked, with what is known of the rest: nothing is taken if that refuses the request.
+    fn here(
+        &self,
+        asks: &[Ask<'_>],
+        away: &[(usize, &CallError)],
+        error: &CallError,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<(), Unavailable> {
+        let refused = !goes_through(asks, outcomes);
+        let ask = |at: usize| if refused { looked_at(&asks[at]) } else { asks[at] };
+        let here: Vec<Ask<'_>> = away.iter().map(|(at, _)| ask(*at)).collect();
+        let decided = self.without(&here, error)?;
+        away.iter().zip(decided).for_each(|((at, _), outcome)| outcomes[*at] = Some(outcome));
+        Ok(())
+    }
+
+    /// Decides by what is lent, and has more lent where that is not enough. None if that cannot tell.
+    async fn leased(&self, asks: &[Ask<'_>]) -> Result<Option<Vec<Outcome>>, CallError> {
         // Others may be faster and leave nothing of what was lent.
         const ROUNDS: usize = 4;
         for _ in 0..ROUNDS {
             let lacks = match self.leases.take(asks, self.now()) {
                 None => break,
-                Some(Taken::Decided(outcomes)) => return Ok(outcomes),
+                Some(Taken::Decided(outcomes)) => return Ok(Some(outcomes)),
                 Some(Taken::Lacks(lacks)) => lacks,
             };
             let mut gates: Vec<_> = lacks.iter().map(|lack| (lack.key, lack.gate.clone())).collect();
@@ -238,7 +297,7 @@ impl Shared {
             }
             let lacks = match self.leases.take(asks, self.now()) {
                 None => break,
-                Some(Taken::Decided(outcomes)) => return Ok(outcomes),
+                Some(Taken::Decided(outcomes)) => return Ok(Some(outcomes)),
                 Some(Taken::Lacks(lacks)) => lacks,
             };
             let questions: Vec<Question> = lacks.iter().map(|lack| lack.question.clone()).collect();
@@ -251,7 +310,7 @@ impl Shared {
                 }
             }
         }
-        Ok(self.exact(asks).await?.into_iter().map(|answer| answer.outcome).collect())
+        Ok(None)
     }
 
     /// The time by which what is lent is told.
@@ -312,6 +371,20 @@ fn undone(question: &Question, answer: &Answer) -> Option<Question> {
     }
 }
 
+/// Whether a request goes through by what is known of its asks.
+fn goes_through(asks: &[Ask<'_>], outcomes: &[Option<Outcome>]) -> bool {
+    let known = |(ask, outcome): (&Ask<'_>, &Option<Outcome>)| Some((ask.role, (*outcome)?.allowed));
+    admitted(asks.iter().zip(outcomes).filter_map(known))
+}
+
+/// The same without anything taken: something else has refused the request.
+fn looked_at<'a>(ask: &Ask<'a>) -> Ask<'a> {
+    match ask.hits {
+        Hits::Take(_) => Ask { hits: Hits::Take(0), role: Role::Shadow, ..*ask },
+        _ => *ask,
+    }
+}
+
 /// The questions that one call may ask, by their place.
 fn by_tag(questions: &[Question]) -> Vec<Vec<usize>> {
     let mut slots: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -323,18 +396,19 @@ fn by_tag(questions: &[Question]) -> Vec<Vec<usize>> {
 
 impl Counters for Shared {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        let lent = self.options.mode == RedisMode::Leased && asks.iter().all(is_lent);
-        let decided = if lent {
-            // Who waits for another's call waits no longer than for its own.
-            timeout(self.options.deadline, self.leased(asks)).await.unwrap_or(Err(CallError::Late))
-        } else {
-            self.exact(asks).await.map(|answers| {
-                self.leases.forgive(asks);
-                self.mirror(asks, &answers);
-                answers.into_iter().map(|answer| answer.outcome).collect()
-            })
+        if self.options.mode != RedisMode::Leased || !asks.iter().all(is_lent) {
+            return self.exact(asks).await;
+        }
+        let lent = async {
+            match self.leased(asks).await {
+                Ok(Some(outcomes)) => Ok(outcomes),
+                Ok(None) => self.exact(asks).await,
+                Err(error) => self.without(asks, &error),
+            }
         };
-        decided.or_else(|error| self.without(asks, &error))
+        // Who waits for another's call waits no longer than for its own.
+        let lent = timeout(self.options.deadline, lent).await;
+        lent.unwrap_or_else(|_| self.without(asks, &CallError::Late))
     }
 
     fn state(&self) -> Option<StoreState> {

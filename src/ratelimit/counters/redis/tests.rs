@@ -1,31 +1,37 @@
 //! Every kind of Redis that there is, and what becomes of requests without one.
 
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use std::time::Instant;
 
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use rustix::process::Signal;
+use tokio::runtime;
+
+use super::link::LATE;
 use super::server::{Server, free_port};
 use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
 
-fn options(url: &str) -> RedisOptions {
+pub(super) fn options(url: &str) -> RedisOptions {
     RedisOptions {
         address: url.parse().unwrap(),
         authority: None,
+        identity: None,
         mode: RedisMode::Exact,
         deadline: Duration::from_secs(60),
         failure_mode: FailureMode::Local,
     }
 }
 
-fn window(id: &str, requests: u32) -> Limit {
+pub(super) fn window(id: &str, requests: u32) -> Limit {
     let algorithm = Algorithm::SlidingWindow { requests, window_ms: 3_600_000 };
     Limit::new(id.into(), Key::ClientAddress, algorithm)
 }
 
-fn key(value: &str) -> [Entry; 1] {
+pub(super) fn key(value: &str) -> [Entry; 1] {
     [Entry { key: "key".into(), value: value.into() }]
 }
 
-async fn take(store: &Shared, asks: &[(&Limit, &str, u64)]) -> Vec<(bool, u64)> {
+pub(super) async fn take(store: &Shared, asks: &[(&Limit, &str, u64)]) -> Vec<(bool, u64)> {
     let keys: Vec<[Entry; 1]> = asks.iter().map(|(_, value, _)| key(value)).collect();
     let asks: Vec<Ask<'_>> = asks
         .iter()
@@ -36,7 +42,7 @@ async fn take(store: &Shared, asks: &[(&Limit, &str, u64)]) -> Vec<(bool, u64)> 
 }
 
 /// Two keys in one request, of which one refuses: nothing is taken of the other, wherever it is.
-async fn all_or_none(store: &Shared) {
+pub(super) async fn all_or_none(store: &Shared) {
     let (wide, narrow) = (window("wide", 9), window("narrow", 2));
     for left in [(8, 1), (7, 0)] {
         let taken = take(store, &[(&wide, "one", 1), (&narrow, "two", 1)]).await;
@@ -47,17 +53,6 @@ async fn all_or_none(store: &Shared) {
         assert_eq!(taken.iter().map(|(allowed, _)| *allowed).collect::<Vec<_>>(), [true, false]);
     }
     assert_eq!(take(store, &[(&wide, "one", 0), (&wide, "two", 2)]).await, [(true, 7), (true, 7)]);
-}
-
-#[tokio::test]
-async fn a_cluster() {
-    let bus = free_port();
-    let server = Server::with(|_, port| format!("port {port}\ncluster-enabled yes\ncluster-port {bus}\n"));
-    server.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    server.until(|| format!("{:?}", server.say(&["CLUSTER", "INFO"])).contains("cluster_state:ok"));
-    let store = Shared::connected(options(&format!("{0},{0}", server.url()))).await;
-    assert!(store.link.is_cluster());
-    all_or_none(&store).await;
 }
 
 #[tokio::test]
@@ -90,6 +85,145 @@ async fn a_server_with_tls() {
     all_or_none(&Shared::connected(trusted).await).await;
     let unknown = Shared::open(options(&url)).unwrap();
     assert!(unknown.connect().await.is_err(), "nobody has signed it");
+}
+
+/// What the files hold when a connection is made counts.
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate() {
+    let made = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (known, unknown) = (made(), made());
+    let server = Server::with(|folder, port| {
+        let (certificate, key) = (folder.join("certificate"), folder.join("key"));
+        std::fs::write(&certificate, known.cert.pem()).unwrap();
+        std::fs::write(&key, known.signing_key.serialize_pem()).unwrap();
+        let (certificate, key) = (certificate.display(), key.display());
+        format!(
+            "port 0\ntls-port {port}\ntls-cert-file {certificate}\ntls-key-file {key}\n\
+             tls-ca-cert-file {certificate}\ntls-auth-clients yes\n"
+        )
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("authority"), known.cert.pem()).unwrap();
+    let nobody = RedisOptions {
+        authority: Some(file("authority")),
+        ..options(&format!("rediss://127.0.0.1:{}", server.port))
+    };
+    assert!(Shared::open(nobody.clone()).unwrap().connect().await.is_err(), "without one");
+    let somebody = RedisOptions { identity: Some((file("certificate"), file("key"))), ..nobody };
+    assert!(matches!(Shared::open(somebody.clone()), Err(OpenError::File(..))), "there are no files");
+    let write = |of: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        std::fs::write(file("certificate"), of.cert.pem()).unwrap();
+        std::fs::write(file("key"), of.signing_key.serialize_pem()).unwrap();
+    };
+    write(&unknown);
+    let store = Shared::open(somebody).unwrap();
+    assert!(store.connect().await.is_err(), "nobody knows it");
+    write(&known);
+    store.connect().await.unwrap();
+    all_or_none(&store).await;
+}
+
+/// As on a machine that does too much else: the thread that made the connection has no time at all.
+#[test]
+fn a_thread_waits_for_no_other() {
+    let server = Server::start();
+    let runtime = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let busy = runtime();
+    let deadline = Duration::from_secs(5);
+    let store = busy.block_on(Shared::connected(RedisOptions { deadline, ..options(&server.url()) }));
+    let limit = window("l", 5);
+    runtime().block_on(async {
+        let live = store.link.live().unwrap();
+        while store.link.own(&live).is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(take(&store, &[(&limit, "k", 1)]).await, [(true, 4)]);
+    });
+    assert_eq!(store.link.calls(), (1, 0));
+}
+
+/// As somebody between does with those that are idle: the one that all share goes on, and there is another before long.
+#[tokio::test]
+async fn a_connection_of_a_thread_that_ends() {
+    let server = Server::start();
+    let store = Shared::connected(options(&server.url())).await;
+    let live = store.link.live().unwrap();
+    let until_own = async |has: bool| {
+        while store.link.own(&live).is_some() != has {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    until_own(true).await;
+    let id = loop {
+        let clients = server.text(&["CLIENT", "LIST"]);
+        let mut pings = clients.lines().filter(|client| client.contains("cmd=ping"));
+        if let Some(id) = pings.find_map(|client| client.strip_prefix("id=")?.split(' ').next()) {
+            break id.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    server.say(&["CLIENT", "KILL", "ID", &id]);
+    until_own(false).await;
+    let limit = window("l", 5);
+    assert_eq!(take(&store, &[(&limit, "k", 1)]).await, [(true, 4)]);
+    until_own(true).await;
+    assert_eq!(take(&store, &[(&limit, "k", 1)]).await, [(true, 3)]);
+    assert_eq!(store.link.calls(), (2, 0));
+}
+
+/// However many wait for it at once.
+#[tokio::test]
+async fn one_answer_that_is_late_loses_no_connection() {
+    let server = Server::start();
+    let deadline = Duration::from_millis(100);
+    let store = Shared::connected(RedisOptions { deadline, ..options(&server.url()) }).await;
+    let limit = window("l", 1_000);
+    server.signal(Signal::STOP);
+    let one = [(&limit, "k", 1)];
+    join_all((0..50).map(|_| take(&store, &one))).await;
+    assert_eq!(store.link.calls(), (50, 50), "nobody is answered");
+    server.signal(Signal::CONT);
+    assert!(store.link.is_connected());
+    for _ in 0..LATE {
+        take(&store, &[(&limit, "k", 1)]).await;
+    }
+    assert_eq!(store.link.calls(), (53, 50));
+    server.signal(Signal::STOP);
+    for _ in 0..LATE {
+        assert!(store.link.is_connected());
+        take(&store, &[(&limit, "k", 1)]).await;
+    }
+    assert!(!store.link.is_connected());
+}
+
+#[tokio::test]
+async fn what_fails_on_a_connection_that_was_replaced_loses_no_other() {
+    let server = Server::start();
+    let store = Shared::connected(options(&server.url())).await;
+    let old = store.link.live().unwrap();
+    store.connect().await.unwrap();
+    store.link.note(&old, &CallError::Unreadable, Instant::now());
+    assert!(store.link.is_connected());
+    let live = store.link.live().unwrap();
+    store.link.note(&live, &CallError::Unreadable, Instant::now());
+    assert!(!store.link.is_connected());
+}
+
+/// As one that was started again, at any time.
+#[tokio::test]
+async fn a_server_that_forgets_the_script() {
+    let server = Server::start();
+    let store = Shared::connected(options(&server.url())).await;
+    let limit = window("l", 100);
+    let one = [(&limit, "k", 1)];
+    for left in [98, 96, 94] {
+        server.say(&["SCRIPT", "FLUSH"]);
+        let mut taken = join_all((0..2).map(|_| take(&store, &one))).await;
+        taken.sort();
+        assert_eq!(taken, [[(true, left)], [(true, left + 1)]]);
+    }
+    assert_eq!(store.link.calls(), (6, 0));
 }
 
 #[tokio::test]
