@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::policy_jwt::PolicyJwt;
 use super::rate_limit_policy::UnknownFields;
 
-/// Exactly one of these. A request that lacks what it is counted by is answered with 401.
+/// Exactly one of these. A request that lacks what it is counted by is answered with 401, one whose token lacks the claim with 403.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
@@ -37,6 +38,9 @@ pub struct PolicyKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub generic: Option<String>,
+    /// The value of a claim of its JSON web token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<PolicyJwt>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -60,11 +64,13 @@ pub enum KeyChoice {
     Method,
     /// All requests, under this name.
     Generic(String),
+    /// The value of a claim of a token.
+    Jwt(Box<PolicyJwt>),
 }
 
 /// The keys that there are.
 const KEYS: &str =
-    "a key is one of `header`, `cookie`, `query`, `clientAddress`, `path`, `method` and `generic`";
+    "a key is one of `header`, `cookie`, `query`, `clientAddress`, `path`, `method`, `generic` and `jwt`";
 
 /// A key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +111,9 @@ impl PolicyKey {
         let marked = marked.into_iter().filter_map(|(kind, marker, choice)| {
             Some(if is_marker(marker.as_ref()?) { Ok(choice) } else { Err(KeyError::Marker(kind)) })
         });
-        let mut given = self.header.as_deref().map(header_key).into_iter().chain(named).chain(marked);
+        let token = self.jwt.iter().map(|jwt| Ok(KeyChoice::Jwt(Box::new(jwt.clone()))));
+        let header = self.header.as_deref().map(header_key);
+        let mut given = header.into_iter().chain(named).chain(marked).chain(token);
         match (given.next(), given.next()) {
             (Some(key), None) => key,
             _ => Err(KeyError::NotOne),

@@ -83,6 +83,15 @@ fn a_key_is_exactly_one() {
 }
 
 #[test]
+fn a_token_is_a_key_too() {
+    let jwt = json!({"claim": "sub", "issuer": "i", "jwks": {"inline": "{}"}});
+    let choose = |key: Value| serde_json::from_value::<PolicyKey>(key).unwrap().choose();
+    let Ok(KeyChoice::Jwt(chosen)) = choose(json!({ "jwt": jwt })) else { panic!() };
+    assert_eq!((&*chosen.claim, &*chosen.issuer, chosen.unknown_path()), ("sub", "i", None));
+    assert_eq!(choose(json!({"jwt": jwt, "header": "a"})), Err(KeyError::NotOne));
+}
+
+#[test]
 fn windows() {
     for (text, ms) in
         [("1s", 1_000), ("90s", 90_000), ("1m", 60_000), ("2h", 7_200_000), ("366d", 31_622_400_000)]

@@ -9,6 +9,7 @@ use super::backend_protocol::Protocol;
 use super::cors::Cors;
 use super::cost::Cost;
 use super::fault::Fault;
+use super::jwt::Token;
 use super::retries::Retries;
 pub use crate::values::Setting;
 use crate::values::matching::HeaderMatch;
@@ -146,6 +147,9 @@ pub struct RouteLimit {
     pub id: Arc<str>,
     /// What each counter stands for.
     pub key: LimitKey,
+    /// The tokens of the claims in the key, in the order of its parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
     /// Clients that are not counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exempt: Vec<Network>,

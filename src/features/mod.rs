@@ -13,6 +13,7 @@ pub mod effects;
 pub mod fault;
 pub mod field;
 pub mod headers;
+pub mod jwt;
 pub mod mirror;
 pub mod protective;
 pub mod reader;

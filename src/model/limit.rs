@@ -19,6 +19,7 @@
 //! - a header's value and the like: `remote_address_match` with a format string and every address, since `generic_key`
 //!   reads format strings only with a runtime flag. An empty value is no value. Of several headers of the name the first
 //!   counts, so the upstream is sent that one alone;
+//! - a claim of a token: the same with the metadata that `jwt_authn` leaves, since `metadata` has no entry for numbers;
 //! - what an answer has cost: the same descriptor with no hits, or those reserved, and again with `apply_on_stream_done` and
 //!   [`SETTLE_ENTRY`] for its first entry's name: those hits have been made, and are never refused;
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.

@@ -33,7 +33,7 @@ fn is_credential(part: &Key) -> bool {
     match part {
         Key::Header(name) | Key::Query(name) => is_secret(name),
         Key::Cookie(_) => true,
-        Key::ClientAddress | Key::Path | Key::Method | Key::Generic(_) => false,
+        Key::ClientAddress | Key::Path | Key::Method | Key::Generic(_) | Key::Jwt(_) => false,
         Key::Several(_) => true,
     }
 }
@@ -49,6 +49,7 @@ fn clipped(value: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::limit::{Algorithm, KeyMatch, Plan};
+    use crate::values::TokenClaim;
 
     #[test]
     fn credentials_are_not_shown() {
@@ -70,6 +71,8 @@ mod tests {
         ] {
             assert_eq!(shown(Some(&limit(key.clone())), &["v"]), expected, "{key}");
         }
+        let claim = TokenClaim { issuer: "https://id.example".into(), claim: "sub".into() };
+        assert_eq!(shown(Some(&limit(Key::Jwt(claim.into()))), &["v"]), "v");
         let several = Key::Several(vec![Key::Header("x-api-key".into()), Key::Path]);
         assert_eq!(shown(Some(&limit(several)), &["k", "/p"]), format!("{REDACTED} /p"));
         let plans = vec![Plan { name: "p".into(), matches: KeyMatch::Prefix("p_".into()), algorithm }];

@@ -30,6 +30,7 @@ pub(crate) fn of_annotations(
         effects.rate_limits.push(RouteLimit {
             id,
             key: Key::ClientAddress,
+            tokens: Vec::new(),
             exempt: limits.exempt.clone(),
             under_way: matches!(algorithm, Algorithm::Concurrency { .. }),
             cost: Cost::One,
@@ -75,6 +76,7 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
         effects.rate_limits.push(RouteLimit {
             id,
             key: limit.key.clone(),
+            tokens: Vec::new(),
             exempt: Vec::new(),
             under_way: false,
             cost: Cost::One,

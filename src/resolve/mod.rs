@@ -11,6 +11,7 @@ mod costs;
 mod draft;
 mod endpoints;
 mod ingress;
+mod jwt;
 mod limits;
 mod object;
 mod paths;

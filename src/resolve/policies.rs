@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::costs;
 use super::draft::Draft;
+use super::jwt;
 use super::limits::count_first;
 use crate::crd::rate_limit_policy::{
     KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
@@ -251,6 +252,7 @@ impl Builder<'_, '_> {
                 plan.quotas().map_err(|error| (format!("plans[{at}].window"), error.to_string()))?,
             ));
         }
+        let tokens = jwt::tokens(self.draft.view, &self.origin.object.namespace, limit, self.shadow)?;
         let cost = costs::of_limit(limit)?;
         self.settle(&cost, &quotas);
         let openai_headers = self.tell(&cost);
@@ -282,6 +284,7 @@ impl Builder<'_, '_> {
             self.effects.rate_limits.push(RouteLimit {
                 id,
                 key: key.clone(),
+                tokens: tokens.clone(),
                 exempt: Vec::new(),
                 under_way: false,
                 cost: cost.clone(),
@@ -411,6 +414,9 @@ fn part(field: String, key: &PolicyKey) -> Result<Key, Problem> {
         KeyChoice::Path => Key::Path,
         KeyChoice::Method => Key::Method,
         KeyChoice::Generic(name) => Key::Generic(name.into()),
+        KeyChoice::Jwt(jwt) => {
+            jwt::key(&jwt).map_err(|(below, problem)| (format!("{field}.{below}"), problem))?
+        }
     })
 }
 

@@ -94,6 +94,14 @@ fn what_cannot_be_read_lets_nothing_through() {
         (json!({"key": {"header": "a%b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.header"),
         (json!({"key": {"heder": "a"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
         (json!({"key": {}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        (
+            json!({"key": {"jwt": {"claim": "", "issuer": "i", "jwks": {}}}, "requests": 9, "window": "1s"}),
+            "spec.limits[1].key.jwt.claim",
+        ),
+        (
+            json!({"key": {"jwt": {"claim": "a", "issuer": "i", "jwks": {}}}, "requests": 9, "window": "1s"}),
+            "spec.limits[1].key.jwt.jwks",
+        ),
     ] {
         let limits = [by_address.clone(), broken];
         assert_eq!(ids(&limits).1, [field]);
@@ -108,6 +116,22 @@ fn a_header_is_asked_for_once() {
     let host = host(&[by_header("1s"), by_header("1m")]).host.unwrap();
     let effects = &host.routes[0].effects;
     assert_eq!((effects.rate_limits.len(), effects.guards.len()), (2, 2));
+}
+
+#[test]
+fn a_limit_in_shadow_asks_for_no_token() {
+    let set = r#"{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}]}"#;
+    let limit = |more: Value| {
+        let key = json!({"jwt": {"claim": "sub", "issuer": "i", "jwks": {"inline": set}}});
+        let mut limit = json!({"key": key, "requests": 5, "window": "1s"});
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        limit
+    };
+    let host =
+        host(&[limit(json!({"windows": [{"requests": 9, "window": "1h"}]})), limit(json!({"shadow": true}))]);
+    let effects = host.host.unwrap().routes[0].effects.clone();
+    let optional: Vec<_> = effects.rate_limits.iter().map(|limit| limit.tokens[0].optional).collect();
+    assert_eq!((optional, effects.guards.len()), (vec![false, false, true], 0));
 }
 
 #[test]

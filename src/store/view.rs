@@ -97,6 +97,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The JWK Set in a Secret (see [`secret::jwks`]), or what is wrong with it; none if there is no such Secret.
+    pub fn jwks(&self, namespace: &str, name: &str, entry: &str) -> Option<Result<&'a str, String>> {
+        match &self.object(&ObjectKey::new(Kind::Secret, namespace, name))?.object {
+            Object::Secret(secret) => Some(secret::jwks(secret, entry)),
+            _ => None,
+        }
+    }
+
     /// A ConfigMap.
     pub fn config_map(&self, namespace: &str, name: &str) -> Option<&'a ConfigMap> {
         match &self.object(&ObjectKey::new(Kind::ConfigMap, namespace, name))?.object {

@@ -186,6 +186,7 @@ mod tests {
         let limit = |cost| RouteLimit {
             id: "l".into(),
             key: crate::values::LimitKey::Path,
+            tokens: Vec::new(),
             exempt: Vec::new(),
             under_way: false,
             cost,

@@ -26,7 +26,7 @@ end
 /// The filters of requests; those of upgraded connections (websockets) lack the limit of request bodies, since what
 /// flows on them is no body.
 pub(crate) fn http_filters(settings: &Settings, upgrade: bool) -> Vec<Value> {
-    let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors()];
+    let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors(), jwt()];
     if settings.ratelimit.is_some() {
         filters.extend(rate_limits(!settings.envoy_limit_headers));
     }
@@ -102,6 +102,16 @@ fn cors() -> Value {
         "envoy.filters.http.cors",
         &json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
+        }),
+    )
+}
+
+/// Runs the filters by which a route has tokens verified. What they verify, the rate limit filters count by.
+fn jwt() -> Value {
+    filter(
+        names::JWT,
+        &json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.composite.v3.Composite",
         }),
     )
 }

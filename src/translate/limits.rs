@@ -28,7 +28,7 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 use envoy_types::pb::xds::core::v3::CidrRange;
 
-use super::{cost, names, proto};
+use super::{cost, jwt, names, proto};
 use crate::descriptors::pack;
 use crate::features::effects::{Refusal, RouteLimit};
 use crate::model::limit;
@@ -61,11 +61,13 @@ pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
             refusals.push(&limit.refusal);
         }
     }
+    let providers = jwt::Providers::of(limits);
     let mut told = Vec::new();
+    told.extend(jwt::per_route(limits, &providers).map(|config| (names::JWT.to_owned(), config)));
     let mut others = cost::readers(limits);
     for refusal in refusals {
         let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
-        let rate_limits = counted.flat_map(descriptors).collect();
+        let rate_limits = counted.flat_map(|limit| descriptors(limit, &providers)).collect();
         if refusal.is_usual() {
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
             told.push((name(refusal), pack(&config)));
@@ -135,10 +137,17 @@ fn header((name, value): &(String, String)) -> HeaderValueOption {
 
 /// One descriptor: which limit, and what it counts by; and one more for each thing that is taken or given back when the
 /// request ends, be it that it was refused. `model::limit` says why so.
-fn descriptors(limit: &RouteLimit) -> Vec<RateLimit> {
+fn descriptors(limit: &RouteLimit, providers: &jwt::Providers<'_>) -> Vec<RateLimit> {
     let entries = |which: &str| {
         let which = generic(which, limit.id.to_string());
-        let by = limit.key.parts().iter().map(|key| action(key, &limit.exempt));
+        let mut tokens = limit.tokens.iter();
+        let by = limit.key.parts().iter().map(|key| match key {
+            LimitKey::Jwt(of) => {
+                let value = tokens.next().map(|token| providers.value(token, &of.claim));
+                formatted(value.unwrap_or_default())
+            }
+            key => action(key, &limit.exempt),
+        });
         let actions = std::iter::once(which).chain(by);
         let actions = actions.map(|specifier| Action { action_specifier: Some(specifier) }).collect();
         RateLimit { actions, ..RateLimit::default() }
@@ -175,7 +184,7 @@ fn action(key: &LimitKey, exempt: &[Network]) -> ActionSpecifier {
         LimitKey::Query(name) => format!("%QUERY_PARAM({name})%"),
         LimitKey::Path => "%PATH(NQ)%".to_owned(),
         LimitKey::Method => "%REQ(:METHOD)%".to_owned(),
-        LimitKey::Several(_) => String::new(),
+        LimitKey::Several(_) | LimitKey::Jwt(_) => String::new(),
     };
     formatted(value)
 }

@@ -13,6 +13,7 @@ pub mod fallback;
 pub mod filters;
 #[cfg(test)]
 mod golden_tests;
+mod jwt;
 pub mod limit_set;
 pub mod limits;
 pub mod listener;

@@ -22,6 +22,8 @@ pub const FALLBACK: &str = "fallback";
 pub const BODY_SIZE: &str = "body_size";
 /// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
 pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
+/// The filter that runs those by which a route has tokens verified.
+pub const JWT: &str = "jwt";
 /// The cluster of the rate limit service.
 pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
 /// The secret for every name that has none of its own.

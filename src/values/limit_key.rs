@@ -25,6 +25,17 @@ pub enum LimitKey {
     Generic(Arc<str>),
     /// All of these together.
     Several(Vec<LimitKey>),
+    /// The value of a claim of a verified JSON web token.
+    Jwt(Arc<TokenClaim>),
+}
+
+/// A claim of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TokenClaim {
+    /// Whose token.
+    pub issuer: String,
+    /// Its name (see [`claim`](super::claim)).
+    pub claim: String,
 }
 
 impl LimitKey {
@@ -49,6 +60,7 @@ impl fmt::Display for LimitKey {
             Self::Path => f.write_str("path"),
             Self::Method => f.write_str("method"),
             Self::Generic(name) => write!(f, "generic/{name}"),
+            Self::Jwt(of) => write!(f, "jwt/{}/{}", of.issuer, of.claim),
             Self::Several(parts) => {
                 for (at, part) in parts.iter().enumerate() {
                     write!(f, "{}{part}", if at > 0 { "+" } else { "" })?;

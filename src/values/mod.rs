@@ -3,12 +3,14 @@
 pub mod boolean;
 pub mod calendar;
 pub mod certificate;
+pub mod claim;
 pub mod duration;
 pub mod finding;
 pub mod forbidden;
 pub mod hash;
 pub mod header;
 pub mod host;
+pub mod jwks;
 pub mod key_set;
 pub mod limit_key;
 pub mod matching;
@@ -23,6 +25,6 @@ pub(crate) mod text;
 
 pub use finding::{Finding, Findings, Severity};
 pub use host::HostName;
-pub use limit_key::LimitKey;
+pub use limit_key::{LimitKey, TokenClaim};
 pub use network::Network;
 pub use object::{Age, Kind, ObjectKey, Origin, Setting};

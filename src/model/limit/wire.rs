@@ -2,6 +2,7 @@
 
 use super::{Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
 use crate::messages::ratelimit as message;
+use crate::values::TokenClaim;
 use crate::values::calendar::{CalendarUnit, TimeZone};
 
 use message::algorithm::Kind;
@@ -145,6 +146,7 @@ impl From<&Key> for message::Key {
             Key::Path => By::Path(()),
             Key::Method => By::Method(()),
             Key::Generic(name) => By::Generic(name.to_string()),
+            Key::Jwt(of) => By::Jwt(message::Claim { issuer: of.issuer.clone(), claim: of.claim.clone() }),
             Key::Several(parts) => {
                 By::Several(message::Keys { parts: parts.iter().map(Self::from).collect() })
             }
@@ -162,6 +164,7 @@ fn read_key(key: Option<message::Key>, depth: usize) -> Result<Key, WireError> {
         By::Path(()) => Key::Path,
         By::Method(()) => Key::Method,
         By::Generic(name) => Key::Generic(name.into()),
+        By::Jwt(message::Claim { issuer, claim }) => Key::Jwt(TokenClaim { issuer, claim }.into()),
         By::Several(_) if depth == 0 => return Err(WireError::new("key", "is nested too deep")),
         By::Several(message::Keys { parts }) => {
             let part = |part| read_key(Some(part), depth - 1);
@@ -282,6 +285,8 @@ mod tests {
                 Just(Key::Path),
                 Just(Key::Method),
                 ".{0,9}".prop_map(|name| Key::Generic(name.into())),
+                (".{0,9}", ".{0,9}")
+                    .prop_map(|(issuer, claim)| Key::Jwt(TokenClaim { issuer, claim }.into())),
             ]
         };
         prop_oneof![3 => one(), 1 => prop::collection::vec(one(), 0..4).prop_map(Key::Several)]
