@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::auth_url::Question;
 use super::backend_protocol::Protocol;
 use super::cors::Cors;
 use super::cost::Cost;
@@ -73,6 +74,9 @@ pub struct Effects {
     /// Faults of Envoy's `fault` filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Single<Fault>,
+    /// The service that is asked whether to let a request in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_auth: Single<ExternalAuth>,
     /// Limits that the rate limit service counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<RouteLimit>,
@@ -136,6 +140,18 @@ pub struct MirrorTarget {
     pub host_rewrite: Option<String>,
     /// Share of requests copied, in millionths.
     pub millionths: u32,
+}
+
+/// A service that is asked whether to let a request in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAuth {
+    /// The name of its backend, one of the host's.
+    pub cluster: Arc<str>,
+    /// The Host that it sees.
+    pub host: String,
+    /// What it is asked, and what becomes of its answer.
+    pub question: Arc<Question>,
 }
 
 /// A limit as a route refers to it; the limit itself is in the host model's `limits`.
@@ -219,13 +235,13 @@ pub struct Guard {
 impl Guard {
     /// Nothing is let through: what should keep somebody out cannot.
     pub fn unavailable(origin: Origin) -> Self {
-        Self {
-            phase: Phase::Unavailable,
-            listeners: Listeners::All,
-            when: Vec::new(),
-            answer: Answer::Direct { status: 503, body: Vec::new() },
-            origin,
-        }
+        Self::everything(Phase::Unavailable, 503, origin)
+    }
+
+    /// All requests get this status.
+    pub fn everything(phase: Phase, status: u16, origin: Origin) -> Self {
+        let answer = Answer::Direct { status, body: Vec::new() };
+        Self { phase, listeners: Listeners::All, when: Vec::new(), answer, origin }
     }
 }
 

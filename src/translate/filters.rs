@@ -6,7 +6,7 @@
 use envoy_types::pb::google::protobuf::Any;
 use serde_json::{Value, json};
 
-use super::{limits, names};
+use super::{external_auth, limits, names};
 use crate::descriptors;
 use crate::settings::Settings;
 
@@ -33,6 +33,7 @@ pub(crate) fn http_filters(settings: &Settings, upgrade: bool) -> Vec<Value> {
     if !upgrade {
         filters.push(body_size());
     }
+    filters.push(filter(names::EXTERNAL_AUTH, &external_auth::filter()));
     filters.push(router());
     filters
 }

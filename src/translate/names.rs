@@ -20,6 +20,8 @@ pub const HOST_WITHOUT_PORT: &str = "%DYNAMIC_METADATA(chancery:host)%";
 pub const FALLBACK: &str = "fallback";
 /// The filter whose default chain holds the limit of request bodies.
 pub const BODY_SIZE: &str = "body_size";
+/// The filter that asks another service whether to let a request in.
+pub const EXTERNAL_AUTH: &str = "external_auth";
 /// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
 pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
 /// The cluster of the rate limit service.
