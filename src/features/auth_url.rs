@@ -19,7 +19,8 @@ const URL: Annotation = Annotation {
            is answered 2xx. A 401 or 403 is the client's answer; anything else, and no answer within 60 seconds, is \
            answered 500. The service sees the request as X-Original-URL and X-Original-Method; its Set-Cookie goes to \
            the client. Variables are $scheme, $host, $http_host, $best_http_host, $request_uri and \
-           $escaped_request_uri. Limits come before, as in nginx, so that guessing keys is limited too.",
+           $escaped_request_uri. Limits come before, as in nginx, so that guessing keys is limited too; those of \
+           RateLimitPolicies by what the answer says come after.",
     config_map: None,
 };
 const METHOD: Annotation = Annotation {

@@ -152,6 +152,16 @@ pub struct ExternalAuth {
     pub host: String,
     /// What it is asked, and what becomes of its answer.
     pub question: Arc<Question>,
+    /// Of the headers of its answer those without which a request is answered 401, since it is counted by them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<Arc<str>>,
+}
+
+impl ExternalAuth {
+    /// Whether a request header is set by the answer, whatever a client sends.
+    pub fn sets(&self, header: &str) -> bool {
+        self.question.response_headers.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
 }
 
 /// A limit as a route refers to it; the limit itself is in the host model's `limits`.
@@ -171,10 +181,32 @@ pub struct RouteLimit {
     /// What a request counts for.
     #[serde(skip_serializing_if = "Cost::is_one")]
     pub cost: Cost,
+    /// Whether it counts what another service has let in, and not what comes before that is asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub after_auth: bool,
+    /// The request header that says another rate for the key; the service that lets requests in sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Arc<str>>,
     /// What a request above it is answered.
     pub refusal: Refusal,
     /// The policy or annotation.
     pub origin: Origin,
+}
+
+impl RouteLimit {
+    /// Whether a filter with its answer stands in every chain, at its place.
+    pub fn is_usual(&self) -> bool {
+        self.refusal.headers.is_empty() && Refusal::usual(self.after_auth).contains(&self.refusal.status)
+    }
+
+    /// Has it refuse in the usual way that is nearest.
+    pub fn make_usual(&mut self) {
+        let usual = Refusal::usual(self.after_auth);
+        let status =
+            *usual.iter().find(|status| **status == self.refusal.status).unwrap_or(&Refusal::TOO_MANY);
+        self.refusal.status = status;
+        self.refusal.headers.clear();
+    }
 }
 
 /// What a request above a limit is answered. It is the filter's, not the route's: `translate` finds one of the answer.
@@ -195,24 +227,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The statuses with which filters stand in every chain, open or closed while the service is away.
-    pub const USUAL: [u16; 2] = [503, 429];
+    /// The status that says what happened.
+    const TOO_MANY: u16 = 429;
 
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), fail_closed: false, untold: false }
     }
 
-    /// Whether a filter with this answer stands in every chain.
-    pub fn is_usual(&self) -> bool {
-        self.headers.is_empty() && Self::USUAL.contains(&self.status)
-    }
-
-    /// The usual one that is nearest.
-    #[must_use]
-    pub fn into_usual(self) -> Self {
-        let status = if self.status == 503 { 503 } else { 429 };
-        Self { status, headers: Vec::new(), ..self }
+    /// The statuses with which filters stand in every chain, before other services are asked or after.
+    pub fn usual(after_auth: bool) -> &'static [u16] {
+        if after_auth { &[Self::TOO_MANY] } else { &[503, Self::TOO_MANY] }
     }
 }
 

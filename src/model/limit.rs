@@ -21,6 +21,7 @@
 //!   counts, so the upstream is sent that one alone;
 //! - what an answer has cost: the same descriptor with no hits, or those reserved, and again with `apply_on_stream_done` and
 //!   [`SETTLE_ENTRY`] for its first entry's name: those hits have been made, and are never refused;
+//! - a rate that whoever let the request in has told: one more entry, the last, [`TOLD_ENTRY`];
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
 use std::borrow::Cow;
@@ -32,8 +33,10 @@ use imbl::OrdMap;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod told;
 mod wire;
 
+pub use told::{TOLD_ENTRY, told_rate};
 pub use wire::WireError;
 
 pub use crate::values::LimitKey as Key;
@@ -73,6 +76,9 @@ pub struct Limit {
     /// What the service answers for a request that it refuses; without it Envoy's answer has no body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
+    /// Whether requests say another rate for their key ([`TOLD_ENTRY`]), which counts before any plan.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// What becomes of requests while shared counters cannot be asked.
@@ -107,7 +113,16 @@ impl Limit {
     /// A limit that is the same for all keys.
     #[must_use]
     pub fn new(id: Arc<str>, key: Key, algorithm: Algorithm) -> Self {
-        Self { id, key, algorithm, plans: Vec::new(), shadow: false, failure_mode: None, body: None }
+        Self {
+            id,
+            key,
+            algorithm,
+            plans: Vec::new(),
+            shadow: false,
+            failure_mode: None,
+            body: None,
+            told: false,
+        }
     }
 
     /// The plan of keys of this value, if they have one.
@@ -122,13 +137,15 @@ impl Limit {
     pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
         match self.plan_for_value(value) {
             None => Cow::Borrowed(self),
-            Some(plan) => Cow::Owned(Self {
-                shadow: self.shadow,
-                failure_mode: self.failure_mode,
-                body: self.body.clone(),
-                ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
-            }),
+            Some(plan) => Cow::Owned(self.counted_by(plan.algorithm)),
         }
+    }
+
+    /// The same for all keys, and counted so.
+    #[must_use]
+    pub fn counted_by(&self, algorithm: Algorithm) -> Self {
+        let Self { id, key, algorithm: _, plans: _, shadow, failure_mode, body, told: _ } = self.clone();
+        Self { shadow, failure_mode, body, ..Self::new(id, key, algorithm) }
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, auth_url: &AuthUrl, effects: &mut Eff
     match backend::host(draft, at, &host, *port, upstream) {
         Some(backend) => {
             let cluster = draft.backends.get(backend).name.clone();
-            let auth = ExternalAuth { cluster, host, question: question.clone() };
+            let auth = ExternalAuth { cluster, host, question: question.clone(), required: Vec::new() };
             set(&mut effects.external_auth, auth, origin.clone());
         }
         None => effects.guards.push(Guard::everything(Phase::Auth, 500, origin.clone())),

@@ -55,6 +55,10 @@ local function question(context, headers, known)
       table.insert(question[name], value)
     end
   end
+  -- Of a header that is counted the first counts. Were another one asked about, a client could be let in by it each time.
+  for _, name in ipairs(context:get("counted") or {}) do
+    if question[name] ~= nil then question[name] = question[name][1] end
+  end
   question[":method"] = context:get("method")
   question[":authority"] = context:get("host")
   question[":path"] = expand(context:get("path"), known)
@@ -68,7 +72,8 @@ local function question(context, headers, known)
   return question
 end
 
--- What the upstream, and later the client, gets of an answer that lets the request in.
+-- What the upstream, and later the client, gets of an answer that lets the request in. Without what the request is counted
+-- by it is not let in: that would be no limit.
 local function let_in(handle, answer)
   local headers = handle:headers()
   for _, name in ipairs(handle:filterContext():get("headers")) do
@@ -76,9 +81,13 @@ local function let_in(handle, answer)
     local value = table.concat(values(answer[name]), ", ")
     if value ~= "" then headers:add(name, value) end
   end
+  for _, name in ipairs(handle:filterContext():get("required") or {}) do
+    if headers:get(name) == nil then return {[":status"] = "401"} end
+  end
   if answer["set-cookie"] ~= nil then
     handle:streamInfo():dynamicMetadata():set("chancery.external_auth", "cookies", values(answer["set-cookie"]))
   end
+  return nil
 end
 
 -- The client's answer; nil lets the request in.
@@ -94,8 +103,7 @@ local function refusal(handle)
   -- Whatever came of the handle before the call must not be used after it.
   local status, signin = answer[":status"], handle:filterContext():get("signin")
   if string.find(status, "^2") then
-    let_in(handle, answer)
-    return nil
+    return let_in(handle, answer)
   end
   if status == "401" and signin ~= nil then
     return {[":status"] = "302", ["location"] = expand(signin, known), ["set-cookie"] = answer["set-cookie"]}

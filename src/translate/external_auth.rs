@@ -5,6 +5,8 @@
 //! in every chain and reads the route as late as a request comes by, since for the first request to a host on demand
 //! there is no route when the chain is made.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3::LuaPerRoute;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3::lua_per_route::Override;
 use envoy_types::pb::google::protobuf::Any;
@@ -12,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::proto;
 use crate::descriptors::pack;
-use crate::features::effects::ExternalAuth;
+use crate::features::effects::{ExternalAuth, RouteLimit};
+use crate::values::LimitKey;
 
 /// The script's name, by which routes ask for it.
 const SCRIPT: &str = "ask";
@@ -28,15 +31,22 @@ pub(crate) fn filter() -> Value {
 }
 
 /// What the filter is told by a route. It is data to the script, and never code.
-pub(crate) fn per_route(auth: &ExternalAuth) -> Any {
+pub(crate) fn per_route(auth: &ExternalAuth, limits: &[RouteLimit]) -> Any {
     let question = &auth.question;
     let headers = question.response_headers.iter().map(String::as_str);
+    let required = auth.required.iter().map(|name| &**name);
+    let required = (!auth.required.is_empty()).then(|| proto::texts(required));
+    let counted = limits.iter().flat_map(|limit| limit.key.parts());
+    let counted: BTreeSet<_> = counted.filter_map(header).collect();
+    let counted = (!counted.is_empty()).then(|| proto::texts(counted));
     let context = proto::structure([
         ("cluster", Some(proto::text(&auth.cluster))),
         ("host", Some(proto::text(&auth.host))),
         ("method", Some(proto::text(question.method))),
         ("path", Some(proto::text(&question.path))),
         ("headers", Some(proto::texts(headers))),
+        ("counted", counted),
+        ("required", required),
         ("signin", question.signin.as_deref().map(proto::text)),
     ]);
     pack(&LuaPerRoute {
@@ -44,4 +54,11 @@ pub(crate) fn per_route(auth: &ExternalAuth) -> Any {
         r#override: Some(Override::Name(SCRIPT.to_owned())),
         ..LuaPerRoute::default()
     })
+}
+
+fn header(key: &LimitKey) -> Option<&str> {
+    match key {
+        LimitKey::Header(name) => Some(name),
+        _ => None,
+    }
 }

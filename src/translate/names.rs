@@ -24,6 +24,8 @@ pub const BODY_SIZE: &str = "body_size";
 pub const EXTERNAL_AUTH: &str = "external_auth";
 /// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
 pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
+/// The same, of limits that count what another service has let in.
+pub const RATE_LIMIT_OTHERS_AFTER_AUTH: &str = "ratelimit-others-after-auth";
 /// The cluster of the rate limit service.
 pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
 /// The secret for every name that has none of its own.

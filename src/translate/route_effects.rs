@@ -272,7 +272,7 @@ pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects,
     }
     route.request_body_buffer_limit = limits::buffer_limit(&effects.rate_limits);
     if let Some(auth) = &effects.external_auth {
-        set(names::EXTERNAL_AUTH, external_auth::per_route(&auth.value));
+        set(names::EXTERNAL_AUTH, external_auth::per_route(&auth.value, &effects.rate_limits));
     }
     if let Some(fault) = &effects.fault {
         set("envoy.filters.http.fault", pack(&http_fault(&fault.value)));

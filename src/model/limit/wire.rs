@@ -37,7 +37,7 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow, failure_mode, body } = limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, told } = limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
@@ -46,6 +46,7 @@ impl From<&Limit> for message::Limit {
             shadow: *shadow,
             failure_mode: failure_mode.map_or(message::FailureMode::Unspecified, Into::into).into(),
             body: body.as_ref().map(message::Body::from),
+            told: *told,
         }
     }
 }
@@ -55,7 +56,7 @@ impl TryFrom<message::Limit> for Limit {
 
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
         let failure_mode = read_failure_mode(message.failure_mode());
-        let message::Limit { id, key, algorithm, plans, shadow, body, .. } = message;
+        let message::Limit { id, key, algorithm, plans, shadow, body, told, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));
         }
@@ -70,6 +71,7 @@ impl TryFrom<message::Limit> for Limit {
             shadow,
             failure_mode,
             body: body.map(read_body).transpose()?,
+            told,
         })
     }
 }
@@ -319,8 +321,8 @@ mod tests {
             text: text.into(),
         });
         let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
-        (".{1,30}", key(), algorithm(), plans, any::<bool>(), prop::sample::select(modes), body).prop_map(
-            |(id, key, algorithm, plans, shadow, failure_mode, body)| Limit {
+        (".{1,30}", key(), algorithm(), plans, any::<(bool, bool)>(), prop::sample::select(modes), body)
+            .prop_map(|(id, key, algorithm, plans, (shadow, told), failure_mode, body)| Limit {
                 id: id.into(),
                 key,
                 algorithm,
@@ -328,8 +330,8 @@ mod tests {
                 shadow,
                 failure_mode,
                 body,
-            },
-        )
+                told,
+            })
     }
 
     proptest! {
