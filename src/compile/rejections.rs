@@ -108,7 +108,7 @@ impl Compiler {
     }
 }
 
-fn routes_to<'h>(host: &'h Host, cluster: &str) -> impl Iterator<Item = &'h Route> + use<'h> {
+fn routes_to<'h>(host: &'h Host, cluster: &'h str) -> impl Iterator<Item = &'h Route> {
     let index = host.backends.iter().position(|backend| &*backend.name == cluster);
     host.routes.iter().filter(move |route| {
         let forwards = match &route.action {
@@ -117,7 +117,8 @@ fn routes_to<'h>(host: &'h Host, cluster: &str) -> impl Iterator<Item = &'h Rout
             }
             Action::Answer(_) => false,
         };
-        forwards || route.mirrors.iter().any(|mirror| Some(mirror.backend) == index)
+        let asks = route.effects.external_auth.as_ref().is_some_and(|auth| &*auth.value.cluster == cluster);
+        forwards || asks || route.mirrors.iter().any(|mirror| Some(mirror.backend) == index)
     })
 }
 

@@ -172,6 +172,12 @@ pub struct PolicyLimit {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub plans: Vec<PolicyPlan>,
+    /// The header of the answer of the target's `auth-url` that says another rate for the key, such as `100r/m` (`s`, `m`, `h`
+    /// or `d`), which counts before any plan. It has to be one of `auth-response-headers`. Where the answer does not say it in
+    /// this form, plans and the limit's own numbers count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub auth_header: Option<String>,
     /// What a request counts for: 1 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<PolicyCost>,

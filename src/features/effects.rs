@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::auth_url::Question;
 use super::backend_protocol::Protocol;
 use super::cors::Cors;
 use super::cost::Cost;
@@ -74,6 +75,9 @@ pub struct Effects {
     /// Faults of Envoy's `fault` filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Single<Fault>,
+    /// The service that is asked whether to let a request in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_auth: Single<ExternalAuth>,
     /// Limits that the rate limit service counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<RouteLimit>,
@@ -139,6 +143,28 @@ pub struct MirrorTarget {
     pub millionths: u32,
 }
 
+/// A service that is asked whether to let a request in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAuth {
+    /// The name of its backend, one of the host's.
+    pub cluster: Arc<str>,
+    /// The Host that it sees.
+    pub host: String,
+    /// What it is asked, and what becomes of its answer.
+    pub question: Arc<Question>,
+    /// Of the headers of its answer those without which a request is answered 401, since it is counted by them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<Arc<str>>,
+}
+
+impl ExternalAuth {
+    /// Whether a request header is set by the answer, whatever a client sends.
+    pub fn sets(&self, header: &str) -> bool {
+        self.question.response_headers.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
+}
+
 /// A limit as a route refers to it; the limit itself is in the host model's `limits`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,10 +185,32 @@ pub struct RouteLimit {
     /// What a request counts for.
     #[serde(skip_serializing_if = "Cost::is_one")]
     pub cost: Cost,
+    /// Whether it counts what another service has let in, and not what comes before that is asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub after_auth: bool,
+    /// The request header that says another rate for the key; the service that lets requests in sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Arc<str>>,
     /// What a request above it is answered.
     pub refusal: Refusal,
     /// The policy or annotation.
     pub origin: Origin,
+}
+
+impl RouteLimit {
+    /// Whether a filter with its answer stands in every chain, at its place.
+    pub fn is_usual(&self) -> bool {
+        self.refusal.headers.is_empty() && Refusal::usual(self.after_auth).contains(&self.refusal.status)
+    }
+
+    /// Has it refuse in the usual way that is nearest.
+    pub fn make_usual(&mut self) {
+        let usual = Refusal::usual(self.after_auth);
+        let status =
+            *usual.iter().find(|status| **status == self.refusal.status).unwrap_or(&Refusal::TOO_MANY);
+        self.refusal.status = status;
+        self.refusal.headers.clear();
+    }
 }
 
 /// What a request above a limit is answered. It is the filter's, not the route's: `translate` finds one of the answer.
@@ -183,24 +231,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The statuses with which filters stand in every chain, open or closed while the service is away.
-    pub const USUAL: [u16; 2] = [503, 429];
+    /// The status that says what happened.
+    const TOO_MANY: u16 = 429;
 
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), fail_closed: false, untold: false }
     }
 
-    /// Whether a filter with this answer stands in every chain.
-    pub fn is_usual(&self) -> bool {
-        self.headers.is_empty() && Self::USUAL.contains(&self.status)
-    }
-
-    /// The usual one that is nearest.
-    #[must_use]
-    pub fn into_usual(self) -> Self {
-        let status = if self.status == 503 { 503 } else { 429 };
-        Self { status, headers: Vec::new(), ..self }
+    /// The statuses with which filters stand in every chain, before other services are asked or after.
+    pub fn usual(after_auth: bool) -> &'static [u16] {
+        if after_auth { &[Self::TOO_MANY] } else { &[503, Self::TOO_MANY] }
     }
 }
 
@@ -223,13 +264,13 @@ pub struct Guard {
 impl Guard {
     /// Nothing is let through: what should keep somebody out cannot.
     pub fn unavailable(origin: Origin) -> Self {
-        Self {
-            phase: Phase::Unavailable,
-            listeners: Listeners::All,
-            when: Vec::new(),
-            answer: Answer::Direct { status: 503, body: Vec::new() },
-            origin,
-        }
+        Self::everything(Phase::Unavailable, 503, origin)
+    }
+
+    /// All requests get this status.
+    pub fn everything(phase: Phase, status: u16, origin: Origin) -> Self {
+        let answer = Answer::Direct { status, body: Vec::new() };
+        Self { phase, listeners: Listeners::All, when: Vec::new(), answer, origin }
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::effects::{MirrorTarget, Setting};
 use super::{Annotation, Effects, Feature, Field, Reader};
 use crate::crd::virtual_service::{Destination, HttpRoute};
-use crate::values::Origin;
+use crate::values::{Origin, Url};
 
 const MIRROR_TARGET: Annotation = Annotation {
     name: "mirror-target",
@@ -95,36 +95,17 @@ pub fn from_rule<'a>(rule: &'a HttpRoute, field: &mut Field<'_>) -> Vec<Copies<'
 
 /// Target and path of a URL.
 fn parse(text: &str) -> Result<(MirrorTarget, String), &'static str> {
-    const FORM: &str = "a URL such as http://shadow.ml.svc.cluster.local:8080$request_uri";
-    let (scheme, rest) = text.trim().split_once("://").ok_or(FORM)?;
-    let tls = match scheme {
-        "http" => false,
-        "https" => true,
-        _ => return Err(FORM),
-    };
-    let end = rest.find(['/', '$', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse::<u16>().map_err(|_| FORM)?),
-        None => (authority, if tls { 443 } else { 80 }),
-    };
-    // A dot at the end only says that the name is whole.
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let valid = |host: &str| {
-        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    };
-    if !valid(host) || port == 0 {
-        return Err(FORM);
-    }
+    let url = Url::parse(text).ok_or("a URL such as http://shadow.ml.svc.cluster.local:8080$request_uri")?;
+    let host = url.host.to_ascii_lowercase();
     let target = MirrorTarget {
-        host: host.to_ascii_lowercase(),
-        port,
-        tls,
+        port: url.port,
+        tls: url.tls,
         // nginx's mirror location sends the target's own host.
-        host_rewrite: Some(host.to_ascii_lowercase()),
+        host_rewrite: Some(host.clone()),
+        host,
         millionths: 1_000_000,
     };
-    Ok((target, path.to_owned()))
+    Ok((target, url.rest.to_owned()))
 }
 
 #[cfg(test)]

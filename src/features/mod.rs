@@ -3,6 +3,7 @@
 //! The table at the end is the one line to add for a new policy; the annotation reference, the finding for unknown
 //! annotations and the laws that hold for every policy come from it.
 
+pub mod auth_url;
 pub mod backend_protocol;
 pub mod body_size;
 pub mod canary;
@@ -111,6 +112,8 @@ features! {
     upstream_vhost: upstream_vhost::UpstreamVhost,
     /// How the upstream is spoken to.
     backend_protocol: backend_protocol::BackendProtocol,
+    /// A service that is asked whether to let a request in.
+    auth_url: auth_url::AuthUrl,
     /// Requests per client address.
     request_limits: request_limits::RequestLimits,
 }

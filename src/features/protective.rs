@@ -13,7 +13,18 @@ use crate::values::{Findings, ObjectKey, Origin, boolean};
 pub const REFUSED: &str = "the routes of this object answer 503, since they would be open without it";
 
 /// Annotations that are supported, and refuse all requests where their value is not of the accepted form.
-pub const MUST_BE_READ: &[&str] = &["limit-connections", "limit-rpm", "limit-rps", "rate-limit"];
+pub const MUST_BE_READ: &[&str] = &[
+    "auth-method",
+    "auth-response-headers",
+    "auth-url",
+    "limit-connections",
+    "limit-rpm",
+    "limit-rps",
+    "rate-limit",
+];
+
+/// Annotations that are not supported, and say what the service of `auth-url` is told: it may let in whom it would not.
+const TOLD_TO_AUTH: &[&str] = &["auth-proxy-set-headers", "auth-snippet"];
 
 /// Annotations, and keys of the ConfigMap, that hold addresses to let in. An empty list lets everybody in.
 const ALLOWLISTS: &[&str] = &["allowlist-source-range", "whitelist-source-range"];
@@ -36,11 +47,16 @@ const DIRECTIVES: &[&str] = &[
 /// Whether an annotation that is not supported keeps somebody out. `ipv6` says whether clients may come by IPv6.
 pub fn annotation(name: &str, value: &str, ipv6: bool) -> bool {
     match name {
-        "auth-tls-secret" | "auth-type" | "auth-url" | "denylist-source-range" => true,
+        "auth-tls-secret" | "auth-type" | "denylist-source-range" => true,
         "configuration-snippet" | "server-snippet" => snippet(value) || includes(value),
         "modsecurity-snippet" => enforces(value),
         _ => ALLOWLISTS.contains(&name) && !is_everyone(value, ipv6),
     }
+}
+
+/// Whether an annotation that is not supported keeps somebody out where there is an `auth-url`.
+pub fn beside_auth_url(name: &str) -> bool {
+    TOLD_TO_AUTH.contains(&name)
 }
 
 /// Whether an annotation that is not supported has nothing to do.
@@ -92,7 +108,7 @@ pub fn inherit(
     let off = |name: &str| own(name).is_some_and(|value| boolean::parse(value) == Ok(false));
     let spared = |key: &str| match key {
         "denylist-source-range" => own(key).is_some(),
-        "global-auth-url" => off("enable-global-auth"),
+        "global-auth-url" => off("enable-global-auth") || own("auth-url").is_some(),
         "modsecurity-snippet" => off("enable-modsecurity"),
         "whitelist-source-range" => ALLOWLISTS.iter().any(|name| own(name).is_some()),
         _ => false,

@@ -12,7 +12,7 @@ const INTRODUCTION: &str = "\
 
 What Chancery reads of an Ingress's annotations, each with the meaning that ingress-nginx gives it. Every key begins
 with `nginx.ingress.kubernetes.io/`. A value that is not of the accepted form is a finding, which `chancery check`
-prints and the debug endpoint shows, and has no effect; of a limit, the routes then answer 503. A key that nobody knows
+prints and the debug endpoint shows, and has no effect; of a limit or of auth-url, the routes then answer 503. A key that nobody knows
 is a finding too. Where a ConfigMap key is named, the
 ingress-nginx ConfigMap (`--configmap`) sets the default of every Ingress.
 ";
@@ -67,6 +67,8 @@ fn reference() -> String {
             ": the routes answer 503"
         } else if protective::annotation(name, DENYING, true) {
             ": the routes answer 503 if it keeps somebody out"
+        } else if protective::beside_auth_url(name) {
+            ": the routes answer 503 beside `auth-url`"
         } else {
             ""
         };
@@ -77,7 +79,7 @@ fn reference() -> String {
          `return` with a status from 400\nor the like, one of ModSecurity if it says `SecRuleEngine On`.\n\n\
          # The ConfigMap\n\nA key of the ingress-nginx ConfigMap that no annotation above names has no effect, which \
          is a finding. Some keys keep somebody out:\nwith one of them the routes of every Ingress answer 503, but of \
-         those whose own annotation stands in for it (a list of addresses\nof its own, `enable-global-auth` or \
+         those whose own annotation stands in for it (a list of addresses\nof its own, `auth-url`, `enable-global-auth` or \
          `enable-modsecurity` \"false\"). VirtualServices are served all the same.\n\n",
     );
     for name in protective::KEYS {

@@ -21,15 +21,11 @@ pub const NAMES: &[&str] = &[
     "auth-keepalive-requests",
     "auth-keepalive-share-vars",
     "auth-keepalive-timeout",
-    "auth-method",
     "auth-proxy-set-headers",
     "auth-realm",
     "auth-request-redirect",
-    "auth-response-headers",
     "auth-secret",
     "auth-secret-type",
-    "auth-signin",
-    "auth-signin-redirect-param",
     "auth-snippet",
     "auth-tls-error-page",
     "auth-tls-match-cn",
@@ -38,7 +34,6 @@ pub const NAMES: &[&str] = &[
     "auth-tls-verify-client",
     "auth-tls-verify-depth",
     "auth-type",
-    "auth-url",
     "client-body-buffer-size",
     "configuration-snippet",
     "connection-proxy-header",
@@ -139,13 +134,14 @@ pub fn check(
     findings: &mut Findings,
 ) -> Option<Origin> {
     let mut refused = None;
+    let asks = ours(annotations).any(|(_, name, _)| name == "auth-url");
     for (key, name, value) in ours(annotations) {
         let idle = protective::is_idle(name, value, ipv6) || snippets.acts(name);
         if idle || supported().any(|known| known == name) {
             continue;
         }
         let unread = snippets.unread.get(name).map(|problem| format!(": {problem}")).unwrap_or_default();
-        if protective::annotation(name, value, ipv6) {
+        if protective::annotation(name, value, ipv6) || asks && protective::beside_auth_url(name) {
             let message = format!("is not supported yet{unread}; {}", protective::REFUSED);
             findings.error(object, key, "NotSupported", message);
             refused.get_or_insert_with(|| Origin::new(object, key));

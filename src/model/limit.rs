@@ -22,6 +22,7 @@
 //! - a claim of a token: the same with the metadata that `jwt_authn` leaves, since `metadata` has no entry for numbers;
 //! - what an answer has cost: the same descriptor with no hits, or those reserved, and again with `apply_on_stream_done` and
 //!   [`SETTLE_ENTRY`] for its first entry's name: those hits have been made, and are never refused;
+//! - a rate that whoever let the request in has told: one more entry, the last, [`TOLD_ENTRY`];
 //! - requests under way: the same descriptor twice, the second with `apply_on_stream_done` and `is_negative_hits`.
 
 use std::borrow::Cow;
@@ -33,8 +34,10 @@ use imbl::OrdMap;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod told;
 mod wire;
 
+pub use told::{TOLD_ENTRY, told_rate};
 pub use wire::WireError;
 
 pub use crate::values::LimitKey as Key;
@@ -77,6 +80,9 @@ pub struct Limit {
     /// What clients are told of it as, in headers named as OpenAI's API has them; not told so, if nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub openai_headers: Option<Counted>,
+    /// Whether requests say another rate for their key ([`TOLD_ENTRY`]), which counts before any plan.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// What the hits of a limit are, to clients.
@@ -145,6 +151,7 @@ impl Limit {
             failure_mode: None,
             body: None,
             openai_headers: None,
+            told: false,
         }
     }
 
@@ -160,13 +167,19 @@ impl Limit {
     pub fn for_value(&self, value: &str) -> Cow<'_, Self> {
         match self.plan_for_value(value) {
             None => Cow::Borrowed(self),
-            Some(plan) => Cow::Owned(Self {
-                shadow: self.shadow,
-                failure_mode: self.failure_mode,
-                body: self.body.clone(),
-                openai_headers: self.openai_headers,
-                ..Self::new(self.id.clone(), self.key.clone(), plan.algorithm)
-            }),
+            Some(plan) => Cow::Owned(self.counted_by(plan.algorithm)),
+        }
+    }
+
+    /// The same for all keys, and counted so.
+    #[must_use]
+    pub fn counted_by(&self, algorithm: Algorithm) -> Self {
+        Self {
+            shadow: self.shadow,
+            failure_mode: self.failure_mode,
+            body: self.body.clone(),
+            openai_headers: self.openai_headers,
+            ..Self::new(self.id.clone(), self.key.clone(), algorithm)
         }
     }
 }

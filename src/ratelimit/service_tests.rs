@@ -58,6 +58,39 @@ impl Rig {
 }
 
 #[tokio::test]
+async fn a_rate_that_is_told_counts_in_place_of_the_limits_own() {
+    let rig = Rig::new();
+    let mut limits = limits();
+    let algorithm = Algorithm::FixedWindow { requests: 2, window_ms: 3_600_000 };
+    limits.insert(Limit { told: true, ..Limit::new("told".into(), Key::ClientAddress, algorithm) });
+    rig.limits.send_replace(Arc::new(limits));
+    let told = |limit: &str, key: &str, rate: &str| {
+        let mut descriptor = descriptor(limit, key);
+        descriptor.entries.push(Entry { key: "told".into(), value: rate.into() });
+        vec![descriptor]
+    };
+    for (limit, key, rate, allowed, left) in [
+        ("told", "a", "=3r/d", true, 2),
+        ("told", "a", "=3r/d", true, 1),
+        // Another key has it for itself, and another rate begins anew.
+        ("told", "b", "=3r/d", true, 2),
+        ("told", "a", "=5r/d", true, 4),
+        ("told", "a", "=0r/d", false, 0),
+        // What is no rate is no key either: all share the limit's own counter.
+        ("told", "a", "=", true, 1),
+        ("told", "a", "=many", true, 0),
+        ("told", "a", "=-", false, 0),
+        // A limit that is told nothing hears nothing.
+        ("five", "a", "=1r/d", true, 4),
+        ("five", "a", "=9r/d", true, 3),
+    ] {
+        let got = rig.left(1, told(limit, key, rate)).await;
+        assert_eq!(got, (allowed, vec![left]), "{limit} {key} {rate}");
+    }
+    assert_eq!(rig.left(1, vec![descriptor("told", "c")]).await, (true, vec![1]), "without the entry");
+}
+
+#[tokio::test]
 async fn addends_of_request_and_descriptor() {
     let rig = Rig::new();
     let five = || descriptor("five", "k");

@@ -14,7 +14,9 @@ use super::counters::{Ask, Hits, Role};
 use super::envoyproxy::{Compatible, Rule, Rules};
 use super::envoyproxy::{counted, window, window_of};
 use super::service::Modes;
-use crate::model::limit::{DOMAIN, LIMIT_ENTRY, Limit, LimitSet, SETTLE_ENTRY};
+use crate::model::limit::{
+    Algorithm, DOMAIN, LIMIT_ENTRY, Limit, LimitSet, SETTLE_ENTRY, TOLD_ENTRY, told_rate,
+};
 
 /// What a descriptor comes to.
 #[derive(Debug)]
@@ -109,7 +111,11 @@ fn subject<'a>(
         let origin = if settled { Origin::Settled } else { Origin::Ours };
         let hits = hits(request, descriptor, Compatible { charge: settled, ..Compatible::default() });
         if let Some(limit) = limits.get(&first.value) {
-            let limit = limit.for_value(key.first().map_or("", |entry| &entry.value));
+            let (key, told) = told(key);
+            let limit = match told.filter(|_| limit.told) {
+                Some(algorithm) => Cow::Owned(limit.counted_by(algorithm)),
+                None => limit.for_value(key.first().map_or("", |entry| &entry.value)),
+            };
             return Ok(limited(limit, Cow::Borrowed(key), hits, origin));
         }
         // Rules may have the domain too, where they are followed from a control plane.
@@ -124,6 +130,14 @@ fn subject<'a>(
         Some(found) if found.rule.unlimited => Subject::Unlimited(found.rule),
         Some(found) => limited(Cow::Borrowed(&found.rule.limit), found.key, hits, Origin::Rule(found.rule)),
     })
+}
+
+/// A key, and the rate that is told for it.
+fn told(entries: &[Entry]) -> (&[Entry], Option<Algorithm>) {
+    match entries.split_last() {
+        Some((last, key)) if last.key == TOLD_ENTRY => (key, told_rate(&last.value)),
+        _ => (entries, None),
+    }
 }
 
 /// The limit that a caller sends along, in place of the one of the rules.

@@ -34,6 +34,8 @@ pub(crate) fn of_annotations(
             exempt: limits.exempt.clone(),
             under_way: matches!(algorithm, Algorithm::Concurrency { .. }),
             cost: Cost::One,
+            after_auth: false,
+            told: None,
             refusal: Refusal { untold, ..Refusal::status(status) },
             origin: origin.clone(),
         });
@@ -80,6 +82,8 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             exempt: Vec::new(),
             under_way: false,
             cost: Cost::One,
+            after_auth: false,
+            told: None,
             refusal: Refusal { untold, ..Refusal::status(limit.status.unwrap_or(status)) },
             origin: limit.origin.clone(),
         });

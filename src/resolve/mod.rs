@@ -10,6 +10,7 @@ mod conflict;
 mod costs;
 mod draft;
 mod endpoints;
+mod external_auth;
 mod ingress;
 mod jwt;
 mod limits;

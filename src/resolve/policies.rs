@@ -254,6 +254,11 @@ impl Builder<'_, '_> {
         }
         let tokens = jwt::tokens(self.draft.view, &self.origin.object.namespace, limit, self.shadow)?;
         let cost = costs::of_limit(limit)?;
+        let told = self.told(limit);
+        let by_auth =
+            key.parts().iter().any(|part| matches!(part, Key::Header(name) if self.is_of_auth(name)));
+        let cost_by_auth = matches!(&cost, Cost::Header(name) if self.is_of_auth(name));
+        let after_auth = told.is_some() || by_auth || cost_by_auth;
         self.settle(&cost, &quotas);
         let openai_headers = self.tell(&cost);
         for part in key.parts() {
@@ -280,6 +285,7 @@ impl Builder<'_, '_> {
                 failure_mode: failure_mode.filter(|_| !self.shadow),
                 body: body.clone(),
                 openai_headers,
+                told: told.is_some(),
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,
@@ -288,6 +294,8 @@ impl Builder<'_, '_> {
                 exempt: Vec::new(),
                 under_way: false,
                 cost: cost.clone(),
+                after_auth,
+                told: told.clone(),
                 refusal: refusal.clone(),
                 origin: self.origin.clone(),
             });
@@ -329,12 +337,40 @@ impl Builder<'_, '_> {
         KeySet::default()
     }
 
+    /// Whether a header is what the service that lets requests in says, and no client.
+    fn is_of_auth(&self, header: &str) -> bool {
+        self.effects.external_auth.as_ref().is_some_and(|auth| auth.value.sets(header))
+    }
+
+    /// The header in which the rate of a key is told. One that a client can set is not believed.
+    fn told(&mut self, limit: &PolicyLimit) -> Option<Arc<str>> {
+        let header = limit.auth_header.as_deref()?;
+        if self.is_of_auth(header) && !header.contains('%') {
+            return Some(header.to_ascii_lowercase().into());
+        }
+        let field = format!("{}.authHeader", self.origin.field);
+        let message = format!(
+            "{header:?} is not among the auth-response-headers of an auth-url of the target, so that clients could say what \
+             they like; it is not read"
+        );
+        self.draft.findings.error(&self.origin.object, field, "NotOfAuth", message);
+        None
+    }
+
     /// Has requests answered that lack a part of the key, and nothing else counted than what the upstream sees.
     fn ask_for(&mut self, part: &Key) {
         if let Key::Header(name) = part {
             count_first(name, self.effects);
         }
         if self.shadow {
+            return;
+        }
+        if let Key::Header(name) = part
+            && self.is_of_auth(name)
+        {
+            let auth = self.effects.external_auth.iter_mut();
+            auth.filter(|auth| !auth.value.required.contains(name))
+                .for_each(|auth| auth.value.required.push(name.clone()));
             return;
         }
         for guard in missing(part, self.origin) {

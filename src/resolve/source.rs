@@ -8,7 +8,7 @@ use thin_vec::ThinVec;
 
 use super::backend::{self, At, Upstream};
 use super::draft::Draft;
-use super::{limits, policies};
+use super::{external_auth, limits, policies};
 use crate::features::backend_protocol::Protocol;
 use crate::features::canary::Canary;
 use crate::features::effects::{Effects, Guard, set_default};
@@ -107,6 +107,9 @@ pub(super) fn source<'a>(
         effects.guards.extend(redirect.guards(draft.host, certificate));
     }
     effects.guards.extend(unread.or(refused).map(Guard::unavailable));
+    if let Some(auth_url) = &policies.auth_url {
+        external_auth::apply(draft, auth_url, &mut effects);
+    }
     let mut source =
         Source { branches: snippets.branches, limit_status, ..Source::new(key, ingress, policies) };
     add_limits(draft, &mut source, &mut effects);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use crate::features::body_size::declared_above;
-use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase, Refusal};
+use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase};
 use crate::model::Route;
 
 /// Gives the routes what can be had of what they ask for, if the draft's host is such a host.
@@ -26,14 +26,13 @@ pub(super) fn adapt(draft: &mut Draft<'_>, routes: &mut [Route]) {
 
 fn late(draft: &mut Draft<'_>, effects: &Effects) -> Effects {
     let mut late = effects.clone();
-    for limit in late.rate_limits.iter_mut().filter(|limit| !limit.refusal.is_usual()) {
-        let refusal = Refusal::clone(&limit.refusal).into_usual();
+    for limit in late.rate_limits.iter_mut().filter(|limit| !limit.is_usual()) {
+        limit.make_usual();
         let message = format!(
             "refuses with {} and no headers of its own on {}: elsewhere than on hosts of one name nothing else can be answered",
-            refusal.status, draft.host
+            limit.refusal.status, draft.host
         );
         draft.findings.warning(&limit.origin.object, &*limit.origin.field, "UsualAnswer", message);
-        limit.refusal = refusal;
     }
     if let Some(most) = effects.max_request_bytes.as_ref().filter(|most| most.value > 0) {
         late.guards.push(Guard {

@@ -190,6 +190,8 @@ mod tests {
             exempt: Vec::new(),
             under_way: false,
             cost,
+            after_auth: false,
+            told: None,
             refusal: crate::features::effects::Refusal::status(429),
             origin: crate::values::Origin::new(
                 &crate::values::ObjectKey::new(crate::values::Kind::RateLimitPolicy, "a", "b"),

@@ -6,7 +6,7 @@
 use envoy_types::pb::google::protobuf::Any;
 use serde_json::{Value, json};
 
-use super::{limits, names};
+use super::{external_auth, limits, names};
 use crate::descriptors;
 use crate::settings::Settings;
 
@@ -28,10 +28,14 @@ end
 pub(crate) fn http_filters(settings: &Settings, upgrade: bool) -> Vec<Value> {
     let mut filters = vec![scope(), on_demand(), fallback(), fault(), cors(), jwt()];
     if settings.ratelimit.is_some() {
-        filters.extend(rate_limits(!settings.envoy_limit_headers));
+        filters.extend(rate_limits(!settings.envoy_limit_headers, false));
     }
     if !upgrade {
         filters.push(body_size());
+    }
+    filters.push(filter(names::EXTERNAL_AUTH, &external_auth::filter()));
+    if settings.ratelimit.is_some() {
+        filters.extend(rate_limits(!settings.envoy_limit_headers, true));
     }
     filters.push(router());
     filters
@@ -117,15 +121,15 @@ fn jwt() -> Value {
 }
 
 /// The rate limit filters, and the one that makes a chain of those that routes bring along.
-fn rate_limits(untold: bool) -> Vec<Value> {
+fn rate_limits(untold: bool, after_auth: bool) -> Vec<Value> {
     let shown = |any: &Any| {
         let mut config = descriptors::to_json(&any.type_url, &any.value).expect("a message of Envoy's");
         config["@type"] = any.type_url.as_str().into();
         config
     };
-    let standing = limits::standing(untold);
+    let standing = limits::standing(untold, after_auth);
     let mut filters: Vec<_> = standing.iter().map(|(name, config)| filter(name, &shown(config))).collect();
-    filters.push(chain_of_routes(names::RATE_LIMIT_OTHERS));
+    filters.push(chain_of_routes(limits::others(after_auth)));
     filters
 }
 

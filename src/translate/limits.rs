@@ -40,12 +40,20 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
 /// What requests are answered that must not be let through while the service cannot be asked.
 const UNAVAILABLE: i32 = 503;
 
-/// The filters that stand in every chain, by name.
-pub(crate) fn standing(untold: bool) -> Vec<(String, Any)> {
-    let with =
-        |fail_closed| Refusal::USUAL.map(|status| Refusal { fail_closed, untold, ..Refusal::status(status) });
-    let refusals = with(false).into_iter().chain(with(true));
-    refusals.map(|refusal| (name(&refusal), pack(&filter(&refusal, Vec::new())))).collect()
+/// The filters that stand in every chain, by name: before other services are asked, or after.
+pub(crate) fn standing(untold: bool, after_auth: bool) -> Vec<(String, Any)> {
+    let with = |fail_closed| {
+        let status = move |status: &u16| Refusal { fail_closed, untold, ..Refusal::status(*status) };
+        Refusal::usual(after_auth).iter().map(status)
+    };
+    let named =
+        |refusal: Refusal| (name(&refusal, after_auth), pack(&filter(&refusal, after_auth, Vec::new())));
+    with(false).chain(with(true)).map(named).collect()
+}
+
+/// The filter whose chains hold those with other answers.
+pub(crate) fn others(after_auth: bool) -> &'static str {
+    if after_auth { names::RATE_LIMIT_OTHERS_AFTER_AUTH } else { names::RATE_LIMIT_OTHERS }
 }
 
 /// The most that Envoy may keep of a body on a route with these limits, if they say.
@@ -55,43 +63,58 @@ pub(crate) fn buffer_limit(limits: &[RouteLimit]) -> Option<UInt64Value> {
 
 /// What the filters in the chain are told by a route with these limits.
 pub(crate) fn per_route(limits: &[RouteLimit]) -> Vec<(String, Any)> {
-    let mut refusals: Vec<&Refusal> = Vec::new();
+    let (after, before): (Vec<_>, Vec<_>) = limits.iter().partition(|limit| limit.after_auth);
+    let providers = jwt::Providers::of(limits);
+    let tokens = jwt::per_route(limits, &providers).map(|config| (names::JWT.to_owned(), config));
+    let mut told = at_place(&before, false, &providers, cost::readers(limits));
+    told.extend(at_place(&after, true, &providers, Vec::new()));
+    told.extend(tokens);
+    told
+}
+
+/// The same of the filters before other services are asked, or after. `chain` is what goes before those with other answers.
+fn at_place(
+    limits: &[&RouteLimit],
+    after_auth: bool,
+    providers: &jwt::Providers<'_>,
+    mut chain: Vec<TypedExtensionConfig>,
+) -> Vec<(String, Any)> {
+    let mut firsts: Vec<&RouteLimit> = Vec::new();
     for limit in limits {
-        if !refusals.contains(&&limit.refusal) {
-            refusals.push(&limit.refusal);
+        if firsts.iter().all(|first| first.refusal != limit.refusal) {
+            firsts.push(limit);
         }
     }
-    let providers = jwt::Providers::of(limits);
     let mut told = Vec::new();
-    told.extend(jwt::per_route(limits, &providers).map(|config| (names::JWT.to_owned(), config)));
-    let mut others = cost::readers(limits);
-    for refusal in refusals {
+    for first in firsts {
+        let refusal = &first.refusal;
         let counted = limits.iter().filter(|limit| limit.refusal == *refusal);
-        let rate_limits = counted.flat_map(|limit| descriptors(limit, &providers)).collect();
-        if refusal.is_usual() {
+        let rate_limits = counted.flat_map(|limit| descriptors(limit, providers)).collect();
+        if first.is_usual() {
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
-            told.push((name(refusal), pack(&config)));
+            told.push((name(refusal, after_auth), pack(&config)));
         } else {
             // A filter looks its route's settings up by its name, so it must not have that of one that stands.
-            others.push(TypedExtensionConfig {
-                name: format!("{}-{}", names::RATE_LIMIT_OTHERS, others.len()),
-                typed_config: Some(pack(&filter(refusal, rate_limits))),
+            chain.push(TypedExtensionConfig {
+                name: format!("{}-{}", others(after_auth), chain.len()),
+                typed_config: Some(pack(&filter(refusal, after_auth, rate_limits))),
             });
         }
     }
-    if !others.is_empty() {
-        let chain = FilterChainConfigPerRoute { filter_chain: Some(FilterChain { filters: others }) };
-        told.push((names::RATE_LIMIT_OTHERS.to_owned(), pack(&chain)));
+    if !chain.is_empty() {
+        let chain = FilterChainConfigPerRoute { filter_chain: Some(FilterChain { filters: chain }) };
+        told.push((others(after_auth).to_owned(), pack(&chain)));
     }
     told
 }
 
-fn name(refusal: &Refusal) -> String {
+fn name(refusal: &Refusal, after_auth: bool) -> String {
     let closed = if refusal.fail_closed { "-closed" } else { "" };
-    format!("ratelimit-{}{closed}", refusal.status)
+    let after = if after_auth { "-after-auth" } else { "" };
+    format!("ratelimit-{}{closed}{after}", refusal.status)
 }
 
-fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
+fn filter(refusal: &Refusal, after_auth: bool, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
     let service = grpc_service::EnvoyGrpc {
         cluster_name: names::RATE_LIMIT_CLUSTER.to_owned(),
         ..grpc_service::EnvoyGrpc::default()
@@ -104,7 +127,7 @@ fn filter(refusal: &Refusal, rate_limits: Vec<RateLimit>) -> RateLimitFilter {
     };
     RateLimitFilter {
         domain: limit::DOMAIN.to_owned(),
-        stat_prefix: name(refusal),
+        stat_prefix: name(refusal, after_auth),
         timeout: proto::duration(TIMEOUT),
         failure_mode_deny: refusal.fail_closed,
         status_on_error: refusal.fail_closed.then_some(HttpStatus { code: UNAVAILABLE }),
@@ -144,11 +167,12 @@ fn descriptors(limit: &RouteLimit, providers: &jwt::Providers<'_>) -> Vec<RateLi
         let by = limit.key.parts().iter().map(|key| match key {
             LimitKey::Jwt(of) => {
                 let value = tokens.next().map(|token| providers.value(token, &of.claim));
-                formatted(value.unwrap_or_default())
+                formatted(limit::KEY_ENTRY, value.unwrap_or_default())
             }
             key => action(key, &limit.exempt),
         });
-        let actions = std::iter::once(which).chain(by);
+        let told = limit.told.iter().map(|header| formatted(limit::TOLD_ENTRY, told(header)));
+        let actions = std::iter::once(which).chain(by).chain(told);
         let actions = actions.map(|specifier| Action { action_specifier: Some(specifier) }).collect();
         RateLimit { actions, ..RateLimit::default() }
     };
@@ -186,7 +210,12 @@ fn action(key: &LimitKey, exempt: &[Network]) -> ActionSpecifier {
         LimitKey::Method => "%REQ(:METHOD)%".to_owned(),
         LimitKey::Several(_) | LimitKey::Jwt(_) => String::new(),
     };
-    formatted(value)
+    formatted(limit::KEY_ENTRY, value)
+}
+
+/// A rate that there may be none of. No form of one is as long as what is kept.
+fn told(header: &str) -> String {
+    format!("=%REQ({header}):32%")
 }
 
 /// Envoy has no formatter for cookies. Of several of a name the first counts.
@@ -197,11 +226,11 @@ fn cookie(name: &str) -> String {
 
 /// An entry whose value is a format string. Of all actions this is the one that reads such a string without a runtime flag,
 /// so it is told to match every address.
-fn formatted(value: String) -> ActionSpecifier {
+fn formatted(key: &str, value: String) -> ActionSpecifier {
     let everyone = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let everyone = everyone.map(|address| range(&Network { address, bits: 0 }));
     ActionSpecifier::RemoteAddressMatch(RemoteAddressMatch {
-        descriptor_key: limit::KEY_ENTRY.to_owned(),
+        descriptor_key: key.to_owned(),
         descriptor_value: value,
         address_matcher: Some(AddressMatcher { ranges: everyone.to_vec(), invert_match: false }),
         ..RemoteAddressMatch::default()

@@ -9,6 +9,7 @@ mod cost;
 #[cfg(test)]
 mod deprecation_tests;
 pub mod endpoint;
+mod external_auth;
 pub mod fallback;
 pub mod filters;
 #[cfg(test)]

@@ -20,10 +20,14 @@ pub const HOST_WITHOUT_PORT: &str = "%DYNAMIC_METADATA(chancery:host)%";
 pub const FALLBACK: &str = "fallback";
 /// The filter whose default chain holds the limit of request bodies.
 pub const BODY_SIZE: &str = "body_size";
+/// The filter that asks another service whether to let a request in.
+pub const EXTERNAL_AUTH: &str = "external_auth";
 /// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
 pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
 /// The filter that runs those by which a route has tokens verified.
 pub const JWT: &str = "jwt";
+/// The same, of limits that count what another service has let in.
+pub const RATE_LIMIT_OTHERS_AFTER_AUTH: &str = "ratelimit-others-after-auth";
 /// The cluster of the rate limit service.
 pub const RATE_LIMIT_CLUSTER: &str = "chancery_ratelimit";
 /// The secret for every name that has none of its own.

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
 use envoy_types::pb::google::protobuf;
+use envoy_types::pb::google::protobuf::value::Kind;
 
 use crate::values::matching::TextMatch;
 
@@ -67,4 +68,21 @@ pub fn ads() -> Option<ConfigSource> {
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         ..ConfigSource::default()
     })
+}
+
+/// Data without a message of its own.
+pub fn structure<const N: usize>(fields: [(&str, Option<protobuf::Value>); N]) -> protobuf::Struct {
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    protobuf::Struct { fields: given.collect() }
+}
+
+/// A text in a [`structure`].
+pub fn text(text: &str) -> protobuf::Value {
+    protobuf::Value { kind: Some(Kind::StringValue(text.to_owned())) }
+}
+
+/// Texts in a [`structure`].
+pub fn texts<'t>(texts: impl IntoIterator<Item = &'t str>) -> protobuf::Value {
+    let values = texts.into_iter().map(text).collect();
+    protobuf::Value { kind: Some(Kind::ListValue(protobuf::ListValue { values })) }
 }

@@ -10,7 +10,9 @@ use envoy_types::pb::ratelimit::config::ratelimit::v3::{
 use super::version;
 use crate::features::effects::RouteLimit;
 use crate::model::Host;
-use crate::model::limit::{Algorithm, DOMAIN, KEY_ENTRY, Key, KeyMatch, LIMIT_ENTRY, Limit, LimitSet};
+use crate::model::limit::{
+    Algorithm, DOMAIN, KEY_ENTRY, Key, KeyMatch, LIMIT_ENTRY, Limit, LimitSet, TOLD_ENTRY,
+};
 use crate::values::Findings;
 use crate::values::calendar::CalendarUnit;
 use crate::xds::{Resource, TypeUrl};
@@ -85,13 +87,25 @@ fn branch(limit: &Limit, parts: &[Key], value: String, policy: RateLimitPolicy) 
     let Some((first, rest)) = parts.split_first() else { return RateLimitDescriptor::default() };
     let key = if *first == Key::ClientAddress { ADDRESS_ENTRY } else { KEY_ENTRY };
     let mut descriptor = RateLimitDescriptor { key: key.to_owned(), value, ..RateLimitDescriptor::default() };
-    if rest.is_empty() {
+    if rest.is_empty() && limit.told {
+        descriptor.descriptors = vec![told(limit, policy)];
+    } else if rest.is_empty() {
         descriptor.rate_limit = Some(policy);
         descriptor.shadow_mode = limit.shadow;
     } else {
         descriptor.descriptors = vec![branch(limit, rest, String::new(), policy)];
     }
     descriptor
+}
+
+/// The level of what is told, whatever it is.
+fn told(limit: &Limit, policy: RateLimitPolicy) -> RateLimitDescriptor {
+    RateLimitDescriptor {
+        key: TOLD_ENTRY.to_owned(),
+        rate_limit: Some(policy),
+        shadow_mode: limit.shadow,
+        ..RateLimitDescriptor::default()
+    }
 }
 
 fn lowered(algorithm: &Algorithm) -> Option<RateLimitPolicy> {
@@ -129,6 +143,9 @@ fn lost(limit: &Limit) -> Option<String> {
         );
     };
     let mut lost: Vec<String> = lost_of(&limit.algorithm);
+    if limit.told {
+        lost.push("the rates that the answers of auth-url say".to_owned());
+    }
     for plan in &limit.plans {
         match &plan.matches {
             KeyMatch::Regex(_) => {
@@ -283,6 +300,12 @@ mod tests {
                 ..limit(minute(2))
             },
             Limit { id: "n".into(), ..limit(gauge) },
+            Limit {
+                id: "t".into(),
+                told: true,
+                plans: vec![plan("pro", prefix("pro_"), minute(9))],
+                ..limit(minute(3))
+            },
         ]
         .into_iter()
         .collect();
@@ -297,6 +320,8 @@ mod tests {
                 "limit=l remote_address= 1 shadow",
                 "limit=m key=pro_* remote_address= 9",
                 "limit=m key= remote_address= 2",
+                "limit=t key=pro_* told= 9",
+                "limit=t key= told= 3",
             ]
         );
         let said = lost(limits.get("m").unwrap()).unwrap();
@@ -305,6 +330,9 @@ mod tests {
             "is 2 a minute with envoyproxy/ratelimit, without the plan gold, whose keys are told by an expression; \
              the plan gauge, which limits requests under way; the headers of limitHeaders"
         );
+        let words =
+            "is 3 a minute with envoyproxy/ratelimit, without the rates that the answers of auth-url say";
+        assert_eq!(lost(limits.get("t").unwrap()).unwrap(), words);
         assert_ne!(resource.version(), rate_limit_config(&LimitSet::default()).version());
     }
 }

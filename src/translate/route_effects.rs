@@ -35,7 +35,7 @@ use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 
-use super::{limits, names, proto};
+use super::{external_auth, limits, names, proto};
 use crate::descriptors::pack;
 use crate::features::cors::Cors;
 use crate::features::effects::{Answer, Effects, PathRewrite, Redirect, RedirectPath};
@@ -271,6 +271,9 @@ pub(crate) fn typed_per_filter_config(route: &mut EnvoyRoute, effects: &Effects,
         set(&filter, config);
     }
     route.request_body_buffer_limit = limits::buffer_limit(&effects.rate_limits);
+    if let Some(auth) = &effects.external_auth {
+        set(names::EXTERNAL_AUTH, external_auth::per_route(&auth.value, &effects.rate_limits));
+    }
     if let Some(fault) = &effects.fault {
         set("envoy.filters.http.fault", pack(&http_fault(&fault.value)));
     }

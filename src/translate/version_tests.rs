@@ -39,7 +39,7 @@ const PINNED: &str = "\
 a5e4871ecf31673b Cluster shop/app/80~e67abf5325dee21f
 5c5fed699c4a8614 Secret *
 82717d829d894841 TypedExtensionConfig fallback
-47e52abdfc44a329 RouteConfiguration a.io
+d911636f07cbf99b RouteConfiguration a.io
 67ba58be28762496 ScopedRouteConfiguration http/a.io
 02d1cd587e3b1f7f ScopedRouteConfiguration https/a.io
 ";

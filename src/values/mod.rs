@@ -22,9 +22,11 @@ pub mod pem;
 mod re2;
 pub mod size;
 pub(crate) mod text;
+pub mod url;
 
 pub use finding::{Finding, Findings, Severity};
 pub use host::HostName;
 pub use limit_key::{LimitKey, TokenClaim};
 pub use network::Network;
 pub use object::{Age, Kind, ObjectKey, Origin, Setting};
+pub use url::Url;

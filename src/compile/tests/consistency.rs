@@ -10,6 +10,8 @@ use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::scoped_route_configuration::key::fragment;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, ScopedRouteConfiguration};
+use envoy_types::pb::envoy::extensions::filters::http::lua::v3::LuaPerRoute;
+use envoy_types::pb::google::protobuf::value::Kind;
 use prost::Message;
 
 use crate::compile::Published;
@@ -95,12 +97,12 @@ fn route_configurations(snapshot: &Snapshot) -> Names {
 }
 
 fn route_clusters(route: &Route) -> Names {
+    let mut clusters = auth_cluster(route);
     let Some(Action::Route(action)) = &route.action else {
         assert!(route.action.is_some(), "{} has no action", route.name);
-        return Names::new();
+        return clusters;
     };
-    let mut clusters: Names =
-        action.request_mirror_policies.iter().map(|policy| policy.cluster.clone()).collect();
+    clusters.extend(action.request_mirror_policies.iter().map(|policy| policy.cluster.clone()));
     match action.cluster_specifier.as_ref() {
         Some(ClusterSpecifier::Cluster(name)) => {
             clusters.insert(name.clone());
@@ -114,6 +116,17 @@ fn route_clusters(route: &Route) -> Names {
         other => panic!("{}: {other:?}", route.name),
     }
     clusters
+}
+
+/// The cluster that is asked whether to let a request in.
+fn auth_cluster(route: &Route) -> Names {
+    let config = route.typed_per_filter_config.get(names::EXTERNAL_AUTH);
+    let context = config.and_then(|any| LuaPerRoute::decode(&*any.value).unwrap().filter_context);
+    let cluster = context.map(|context| match &context.fields["cluster"].kind {
+        Some(Kind::StringValue(name)) => name.clone(),
+        other => panic!("{}: {other:?}", route.name),
+    });
+    cluster.into_iter().collect()
 }
 
 fn takes_all(route: &Route) -> bool {

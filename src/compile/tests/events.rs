@@ -281,6 +281,8 @@ fn annotations() -> impl Strategy<Value = Value> {
         r#"{"proxy-body-size": "9m"}"#,
         r#"{"mirror-target": "http://s1.a:80$request_uri"}"#,
         r#"{"mirror-target": "https://shadow.example.net"}"#,
+        r#"{"auth-url": "http://s1.a:80/check", "auth-response-headers": "x-user"}"#,
+        r#"{"auth-url": "https://$host/check"}"#,
         r#"{"upstream-vhost": "inner.io"}"#,
         r#"{"backend-protocol": "GRPC"}"#,
         r#"{"backend-protocol": "AUTO_HTTP"}"#,

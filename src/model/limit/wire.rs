@@ -38,7 +38,7 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers } = limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers, told } = limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
@@ -48,6 +48,7 @@ impl From<&Limit> for message::Limit {
             failure_mode: failure_mode.map_or(message::FailureMode::Unspecified, Into::into).into(),
             body: body.as_ref().map(message::Body::from),
             openai_headers: openai_headers.map_or(message::Counted::Unspecified, Into::into).into(),
+            told: *told,
         }
     }
 }
@@ -58,7 +59,7 @@ impl TryFrom<message::Limit> for Limit {
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
         let failure_mode = read_failure_mode(message.failure_mode());
         let openai_headers = read_counted(message.openai_headers());
-        let message::Limit { id, key, algorithm, plans, shadow, body, .. } = message;
+        let message::Limit { id, key, algorithm, plans, shadow, body, told, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));
         }
@@ -74,6 +75,7 @@ impl TryFrom<message::Limit> for Limit {
             failure_mode,
             body: body.map(read_body).transpose()?,
             openai_headers,
+            told,
         })
     }
 }
@@ -346,8 +348,8 @@ mod tests {
         let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
         let counted = prop::sample::select(vec![None, Some(Counted::Requests), Some(Counted::Tokens)]);
         let modes = prop::sample::select(modes);
-        (".{1,30}", key(), algorithm(), plans, any::<bool>(), modes, body, counted).prop_map(
-            |(id, key, algorithm, plans, shadow, failure_mode, body, openai_headers)| Limit {
+        (".{1,30}", key(), algorithm(), plans, any::<(bool, bool)>(), modes, body, counted).prop_map(
+            |(id, key, algorithm, plans, (shadow, told), failure_mode, body, openai_headers)| Limit {
                 id: id.into(),
                 key,
                 algorithm,
@@ -356,6 +358,7 @@ mod tests {
                 failure_mode,
                 body,
                 openai_headers,
+                told,
             },
         )
     }

@@ -1,0 +1,61 @@
+//! Rates that come with a request: whoever let it in said how much its key may.
+
+use super::Algorithm;
+
+/// The name of a descriptor's last entry, whose value says the rate behind `=`, so that there is one where nobody said any.
+/// It is no part of the key.
+pub const TOLD_ENTRY: &str = "told";
+
+/// The rate that the value of an entry says, in nginx's form (`100r/m`) with hours and days beside seconds and minutes. None
+/// where it is of another form: the limit's own numbers count.
+#[must_use]
+pub fn told_rate(value: &str) -> Option<Algorithm> {
+    const DIGITS: usize = 9;
+    let (requests, unit) = value.strip_prefix('=')?.split_once("r/")?;
+    let window_ms = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let is_number = (1..=DIGITS).contains(&requests.len()) && requests.bytes().all(|b| b.is_ascii_digit());
+    Some(Algorithm::window(requests.parse().ok().filter(|_| is_number)?, window_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        for (value, quota) in [
+            ("=100r/m", (100, 60_000)),
+            ("=10r/s", (10, 1_000)),
+            ("=0r/h", (0, 3_600_000)),
+            ("=999999999r/d", (999_999_999, 86_400_000)),
+        ] {
+            assert_eq!(told_rate(value).map(|rate| rate.quota()), Some(quota), "{value}");
+        }
+        for value in [
+            "",
+            "=",
+            "=-",
+            "100r/m",
+            "=r/m",
+            "=100",
+            "=100r/w",
+            "=100r/m ",
+            "= 100r/m",
+            "=+1r/m",
+            "=-1r/m",
+            "=1.5r/s",
+            "=1e3r/s",
+            "=1000000000r/s",
+            "=1r/m, 2r/m",
+            "=1r/mm",
+        ] {
+            assert_eq!(told_rate(value), None, "{value}");
+        }
+    }
+}
