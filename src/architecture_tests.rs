@@ -133,6 +133,7 @@ const IMPURE: &str = r"\b(SystemTime::now|Instant::now|Timestamp::now|std::fs|st
 const SPAWNS: &[(&str, &str)] = &[
     ("parallel.rs", "scoped threads, which end with the call"),
     ("source/files/follow.rs", "inotify blocks; the task is awaited where it begins"),
+    ("ratelimit/counters/redis/own.rs", "connections of one thread, which end with its runtime"),
     ("ratelimit/envoyproxy/follow.rs", "reading files blocks; the task is awaited where it begins"),
     ("ratelimit/calls.rs", "connections of one thread, which end with its runtime"),
     ("ratelimit/threads.rs", "threads, whose end is awaited where they are started"),
