@@ -6,7 +6,7 @@
 //! left of a block with it when it ends, so that it never sees more than its limit.
 //!
 //! Near the end of a limit blocks are small, down to the one hit that is asked for. A block that lasts long gets smaller,
-//! one that is used up at once larger; what is left of it after a second is given back.
+//! one that is used up at once larger; what is left of it after an eighth of the limit's time is given back.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -19,16 +19,15 @@ use crate::model::limit::Algorithm;
 use crate::ratelimit::counters::key::{AsIs, CounterKey, Secret};
 use crate::ratelimit::counters::{Ask, Hits, Outcome, Role, admitted};
 
-/// A block is given back after so many milliseconds.
-const HOLD_MS: u64 = 1_000;
-/// A block that is used up sooner doubles, and one that is not used up in time halves.
-const SOON_MS: u64 = 100;
+/// A block is given back after an eighth of the limit's time, but not before and not after so many milliseconds: a key
+/// that comes a few times a second should not cost a call each time, and others should not miss for long what it leaves.
+const HOLD_MS: (u64, u64) = (1_000, 8_000);
 /// What comes in this time may be lent even if little else is left.
 const SLACK_MS: u64 = 50;
 /// A refusal is repeated without asking for so long at the least, where what comes meanwhile is not lost, and at the most.
 const REPEAT_MS: (u64, u64) = (20, 1_000);
 /// A lease that nobody asked for is forgotten after so many milliseconds.
-const FORGET_MS: u64 = 10_000;
+const FORGET_MS: u64 = 16_000;
 /// Keys with a lease; others are asked for one by one.
 const CAPACITY: usize = 500_000;
 
@@ -102,6 +101,12 @@ pub(super) fn largest_block(algorithm: &Algorithm) -> u64 {
     (shape(algorithm).0 / 8).max(1)
 }
 
+/// How long a block is held.
+fn hold_ms(algorithm: &Algorithm) -> u64 {
+    let (_, _, ms) = shape(algorithm);
+    (ms / 8).clamp(HOLD_MS.0, HOLD_MS.1)
+}
+
 /// What may be lent even if little is left.
 fn slack(algorithm: &Algorithm) -> u64 {
     let (_, requests, ms) = shape(algorithm);
@@ -148,9 +153,10 @@ impl Lease {
     }
 
     fn grant(&mut self, charged: u64, outcome: &Outcome, now: u64) {
+        let hold = hold_ms(&self.algorithm);
         self.block = match now.saturating_sub(self.granted_at) {
-            soon if soon < SOON_MS => self.block.saturating_mul(2),
-            late if late > HOLD_MS / 2 => self.block / 2,
+            soon if soon < hold / 8 => self.block.saturating_mul(2),
+            late if late > hold / 2 => self.block / 2,
             _ => self.block,
         }
         .clamp(1, largest_block(&self.algorithm));
@@ -162,7 +168,7 @@ impl Lease {
             }
             _ => u64::MAX,
         };
-        self.until = now.saturating_add(HOLD_MS);
+        self.until = now.saturating_add(hold);
         self.granted_at = now;
         self.beside = outcome.remaining;
         // Of what comes back bit by bit this was all: a call for each bit would be as many as decisions.

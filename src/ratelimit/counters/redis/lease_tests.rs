@@ -148,6 +148,24 @@ fn a_hot_key_costs_few_calls() {
     }
 }
 
+/// Most keys are no hot ones.
+#[test]
+fn a_key_of_a_few_hits_a_second_costs_a_call_for_several() {
+    for algorithm in algorithms(100_000, 60_000) {
+        let limit = Limit::new("l".into(), Key::ClientAddress, algorithm);
+        let (leases, mut redis, key) = (Leases::new(), Redis::default(), key());
+        for turn in 0..2_400 {
+            let now = 1_700_000_000_000 + turn * 250;
+            let ask = Ask { limit: &limit, key: &key, hits: Hits::Take(1), role: Role::Binding };
+            assert!(decide(&leases, &mut redis, ask, now).allowed);
+            for question in leases.sweep(now, false) {
+                redis.ask(&question, now);
+            }
+        }
+        assert!(redis.calls * 4 <= 2_400, "{algorithm:?}: {} calls", redis.calls);
+    }
+}
+
 #[test]
 fn what_is_not_used_comes_back_and_is_forgotten() {
     let limit = Limit::new("l".into(), Key::ClientAddress, algorithms(8_000, 60_000)[0]);
@@ -158,8 +176,9 @@ fn what_is_not_used_comes_back_and_is_forgotten() {
         assert!(decide(&leases, &mut redis, ask, start).allowed);
     }
     let charged = between(&redis.charged, 0, u64::MAX);
-    assert!(charged > 40 && leases.sweep(start + HOLD_MS - 1, false).is_empty());
-    let back = leases.sweep(start + HOLD_MS, false);
+    let hold = hold_ms(&limit.algorithm);
+    assert!(charged > 40 && leases.sweep(start + hold - 1, false).is_empty());
+    let back = leases.sweep(start + hold, false);
     let wanted = Wanted::GiveBack { left: charged - 40, until: start + 60_000 };
     assert_eq!(back.iter().map(|question| question.wanted).collect::<Vec<_>>(), [wanted]);
     assert_eq!(leases.len(), 1);
