@@ -57,6 +57,8 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
     let mut server = http2::Builder::new(TokioExecutor::new());
     // Nobody reads the date of an answer of gRPC.
     server.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).auto_date_header(false);
+    // As of tonic's: an Envoy has as many calls under way as it has requests.
+    server.max_concurrent_streams(None);
     let (shutdown, mut open) = (GracefulShutdown::new(), JoinSet::new());
     let mut connections = pin!(connections.take_until(end));
     loop {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::policies::Problem;
 use crate::crd::policy_jwt::{PolicyJwks, PolicyJwt};
 use crate::crd::rate_limit_policy::{PolicyKey, PolicyLimit};
-use crate::features::jwt::{Provider, Token};
+use crate::features::jwt::Provider;
+pub(super) use crate::features::jwt::Token;
 use crate::model::limit::Key;
 use crate::store::View;
 use crate::values::{TokenClaim, claim, header, jwks};
 
 /// The entry of a Secret that is read where none is named.
 const ENTRY: &str = "jwks.json";
-const AUTHORIZATION: &str = "authorization";
+pub(super) const AUTHORIZATION: &str = "authorization";
 
 /// What requests with such tokens are told apart by.
 ///

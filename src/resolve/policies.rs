@@ -253,12 +253,10 @@ impl Builder<'_, '_> {
             ));
         }
         let tokens = jwt::tokens(self.draft.view, &self.origin.object.namespace, limit, self.shadow)?;
+        self.come_from_clients(&tokens)?;
         let cost = costs::of_limit(limit)?;
         let told = self.told(limit);
-        let by_auth =
-            key.parts().iter().any(|part| matches!(part, Key::Header(name) if self.is_of_auth(name)));
-        let cost_by_auth = matches!(&cost, Cost::Header(name) if self.is_of_auth(name));
-        let after_auth = told.is_some() || by_auth || cost_by_auth;
+        let after_auth = told.is_some() || self.counts_by_auth(&key, &cost);
         self.settle(&cost, &quotas);
         let openai_headers = self.tell(&cost);
         for part in key.parts() {
@@ -270,6 +268,8 @@ impl Builder<'_, '_> {
         let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
         for window in 0..windows {
             let (requests, window_ms) = at(&quotas, window);
+            // What is told is one rate; the other windows stay.
+            let told = told.clone().filter(|_| window == 0);
             let id = ids.next(&self.origin.object, &key, window_ms);
             let plan = |(name, matches, quotas): &(&str, KeyMatch, Vec<(u32, u64)>)| {
                 let (requests, window_ms) = at(quotas, window);
@@ -295,7 +295,7 @@ impl Builder<'_, '_> {
                 under_way: false,
                 cost: cost.clone(),
                 after_auth,
-                told: told.clone(),
+                told,
                 refusal: refusal.clone(),
                 origin: self.origin.clone(),
             });
@@ -342,17 +342,38 @@ impl Builder<'_, '_> {
         self.effects.external_auth.as_ref().is_some_and(|auth| auth.value.sets(header))
     }
 
+    /// Whether requests are counted by what that service says.
+    fn counts_by_auth(&self, key: &Key, cost: &Cost) -> bool {
+        let by_auth = |part: &Key| matches!(part, Key::Header(name) if self.is_of_auth(name));
+        key.parts().iter().any(by_auth) || matches!(cost, Cost::Header(name) if self.is_of_auth(name))
+    }
+
+    /// Tokens are verified before that service is asked, so one that it sets would not be the one that is verified.
+    fn come_from_clients(&self, tokens: &[jwt::Token]) -> Result<(), Problem> {
+        let headers =
+            tokens.iter().map(|token| token.provider.header.as_deref().unwrap_or(jwt::AUTHORIZATION));
+        match headers.into_iter().find(|header| self.is_of_auth(header)) {
+            None => Ok(()),
+            Some(header) => {
+                let problem = "is set by the answer of auth-url, which comes after tokens are verified: take it out of \
+                               auth-response-headers, or count by another header of that answer";
+                Err(("key.jwt.header".to_owned(), format!("{header:?} {problem}")))
+            }
+        }
+    }
+
     /// The header in which the rate of a key is told. One that a client can set is not believed.
     fn told(&mut self, limit: &PolicyLimit) -> Option<Arc<str>> {
         let header = limit.auth_header.as_deref()?;
-        if self.is_of_auth(header) && !header.contains('%') {
-            return Some(header.to_ascii_lowercase().into());
-        }
+        let why = match () {
+            () if header.contains('%') => "has a %, which Envoy cannot be told of",
+            () if self.is_of_auth(header) => return Some(header.to_ascii_lowercase().into()),
+            () => {
+                "is not among the auth-response-headers of an auth-url of the target, so that clients could say what they like"
+            }
+        };
         let field = format!("{}.authHeader", self.origin.field);
-        let message = format!(
-            "{header:?} is not among the auth-response-headers of an auth-url of the target, so that clients could say what \
-             they like; it is not read"
-        );
+        let message = format!("{header:?} {why}; it is not read");
         self.draft.findings.error(&self.origin.object, field, "NotOfAuth", message);
         None
     }

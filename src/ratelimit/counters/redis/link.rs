@@ -27,7 +27,7 @@ pub(super) enum CallError {
     /// It may have been counted there, and may yet be.
     #[error("Redis did not answer in time")]
     Late,
-    /// It was not counted there.
+    /// It was not counted there, unless the connection broke just then.
     #[error("Redis: {0}")]
     Failed(RedisError),
     /// Something else than this script answered.
@@ -41,6 +41,12 @@ pub(super) enum CallError {
 impl From<RedisError> for CallError {
     fn from(error: RedisError) -> Self {
         if error.is_timeout() { Self::Late } else { Self::Failed(error) }
+    }
+}
+
+impl CallError {
+    fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.is_connection_dropped() || error.is_io_error())
     }
 }
 
@@ -142,7 +148,9 @@ impl Link {
             return Err(CallError::Away);
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let connection = self.own(&live).unwrap_or_else(|| live.connection.clone());
+        let own = self.own(&live);
+        let is_own = own.is_some();
+        let connection = own.unwrap_or_else(|| live.connection.clone());
         let terms = Terms { near: self.now(), ..terms };
         let asked =
             timeout(self.deadline, ask(connection, questions, terms)).await.unwrap_or(Err(CallError::Late));
@@ -156,6 +164,8 @@ impl Link {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 match slot {
                     Some(slot) => self.miss(slot, error, begun),
+                    // That one broke says nothing of the others.
+                    None if is_own && error.is_of_connection() => own::forget(&live),
                     None => self.note(&live, error, begun),
                 }
             }
@@ -229,6 +239,7 @@ impl Link {
             Ok(reply) => {
                 self.clock.set(reply.now);
                 self.late.none();
+                self.slots.sweep(begun);
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);

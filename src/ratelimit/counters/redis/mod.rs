@@ -373,14 +373,19 @@ fn undone(question: &Question, answer: &Answer) -> Option<Question> {
 
 /// Whether a request goes through by what is known of its asks.
 fn goes_through(asks: &[Ask<'_>], outcomes: &[Option<Outcome>]) -> bool {
-    let known = |(ask, outcome): (&Ask<'_>, &Option<Outcome>)| Some((ask.role, (*outcome)?.allowed));
-    admitted(asks.iter().zip(outcomes).filter_map(known))
+    // What is not known may yet be allowed: a quota that is used up refuses with the others alone.
+    let known =
+        |(ask, outcome): (&Ask<'_>, &Option<Outcome>)| (ask.role, outcome.is_none_or(|it| it.allowed));
+    admitted(asks.iter().zip(outcomes).map(known))
 }
 
 /// The same without anything taken: something else has refused the request.
 fn looked_at<'a>(ask: &Ask<'a>) -> Ask<'a> {
     match ask.hits {
-        Hits::Take(_) => Ask { hits: Hits::Take(0), role: Role::Shadow, ..*ask },
+        // What is under way is given back whether it was refused or not.
+        Hits::Take(_) if !charges_refusals(&ask.limit.algorithm) => {
+            Ask { hits: Hits::Take(0), role: Role::Shadow, ..*ask }
+        }
         _ => *ask,
     }
 }
@@ -438,5 +443,40 @@ impl Shared {
     pub(super) async fn decide_at(&self, asks: &[Ask<'_>], now: u64) -> Vec<Outcome> {
         self.at.store(now, std::sync::atomic::Ordering::Relaxed);
         self.decide(asks).await.unwrap()
+    }
+}
+
+#[cfg(test)]
+mod slot_tests {
+    use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+
+    use super::*;
+    use crate::model::limit::{Algorithm, Key, Limit};
+
+    fn limit(algorithm: Algorithm) -> Limit {
+        Limit::new("l".into(), Key::ClientAddress, algorithm)
+    }
+
+    #[test]
+    fn what_is_not_known_refuses_nothing_yet() {
+        let limit = limit(Algorithm::FixedWindow { requests: 1, window_ms: 1 });
+        let ask = |role| Ask { limit: &limit, key: &[] as &[Entry], hits: Hits::Take(1), role };
+        let said = |allowed| Some(Outcome { allowed, remaining: 0, reset_ms: 0 });
+        let quotas = [ask(Role::Quota(0)), ask(Role::Quota(1))];
+        assert!(goes_through(&quotas, &[said(false), None]), "another group may have some left");
+        assert!(!goes_through(&quotas, &[said(false), said(false)]));
+        assert!(!goes_through(&[ask(Role::Binding), ask(Role::Quota(1))], &[said(false), None]));
+        assert!(goes_through(&[ask(Role::Binding)], &[None]));
+    }
+
+    #[test]
+    fn what_is_under_way_is_taken_of_a_request_that_is_refused_too() {
+        let gauge = limit(Algorithm::Concurrency { limit: 1, lease_ms: 1_000 });
+        let window = limit(Algorithm::FixedWindow { requests: 1, window_ms: 1 });
+        let hits = |limit: &Limit| {
+            looked_at(&Ask { limit, key: &[], hits: Hits::Take(1), role: Role::Binding }).hits
+        };
+        assert_eq!(hits(&gauge), Hits::Take(1), "Envoy gives it back");
+        assert_eq!(hits(&window), Hits::Take(0));
     }
 }

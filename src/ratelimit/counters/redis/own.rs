@@ -50,6 +50,11 @@ pub(super) fn beside(live: &Arc<Live>, lives: &watch::Sender<Option<Arc<Live>>>)
     })
 }
 
+/// Has this thread ask on the connection that all share until its own, which broke, is made again.
+pub(super) fn forget(live: &Live) {
+    OWN.with_borrow_mut(|own| own.connections.insert(live.number, None));
+}
+
 /// Makes this thread's connection, and keeps it as long as the one that all share.
 async fn keep(live: Arc<Live>, mut lives: watch::Receiver<Option<Arc<Live>>>) {
     let number = live.number;
@@ -73,6 +78,10 @@ async fn keep(live: Arc<Live>, mut lives: watch::Receiver<Option<Arc<Live>>>) {
 
 /// Asks now and then, so that nobody between ends one that is idle, and no request finds out if somebody did.
 async fn until_lost(mut connection: Connection) {
+    // That of a cluster asks all servers, one of which may be away, and mends itself.
+    if matches!(connection, Connection::Cluster(_)) {
+        return std::future::pending().await;
+    }
     let ping = redis::cmd("PING");
     while let Ok(Ok(_)) = timeout(CONNECT_WITHIN, connection.send(&ping)).await {
         sleep(PING_EVERY).await;

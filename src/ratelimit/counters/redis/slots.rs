@@ -12,6 +12,9 @@ use super::link::LATE;
 /// How often a slot is tried while it is away.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a slot that nobody asks for is remembered.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy)]
 struct Missed {
     /// Answers in a row that did not come in time.
@@ -71,6 +74,15 @@ impl Slots {
         away
     }
 
+    /// Forgets what nobody has asked for in a while.
+    pub(super) fn sweep(&self, now: Instant) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut missed = self.missed();
+            missed.retain(|_, missed| now < missed.at + FORGET_AFTER);
+            self.count.store(missed.len(), Ordering::Release);
+        }
+    }
+
     /// All is as it should be, as far as is known.
     pub(super) fn clear(&self) {
         let mut missed = self.missed();
@@ -100,6 +112,10 @@ mod tests {
         assert!(slots.asks(one, at(126)));
         assert!(slots.miss(one, false, at(127), at(127)) && !slots.asks(one, at(128)), "no answer at all");
         assert!(!slots.miss(one, false, at(129), at(129)));
+        slots.sweep(at(10_128));
+        assert!(!slots.asks(one, at(130)), "still remembered");
+        slots.sweep(at(10_130));
+        assert!(slots.asks(one, at(10_131)), "nobody asked");
         slots.clear();
         assert!(slots.asks(one, at(130)));
     }

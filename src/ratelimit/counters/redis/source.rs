@@ -24,7 +24,8 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// More than any answer is waited for: who asks has a deadline, and what it does not answer in time is not asked again.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// How often a call is sent on in a cluster, to where its slot is said to be.
+/// How often a call of a cluster is sent again: to where its slot is said to be, or when its connection broke, where it may
+/// be counted twice.
 const REDIRECTS: u32 = 3;
 
 /// Why Redis cannot be asked at all.
