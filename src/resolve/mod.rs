@@ -17,6 +17,7 @@ mod limits;
 mod object;
 mod paths;
 mod policies;
+mod policy_keys;
 mod source;
 mod tls;
 mod virtual_service;

@@ -11,20 +11,18 @@ use super::costs;
 use super::draft::Draft;
 use super::jwt;
 use super::limits::count_first;
+use super::policy_keys::{keys, missing};
 use crate::crd::rate_limit_policy::{
-    KeyChoice, PolicyAnswer, PolicyKey, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
+    PolicyAnswer, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
 };
 use crate::features::cost::{Cost, Told};
-use crate::features::effects::{
-    Answer, Effects, Guard, HeaderOperation, Listeners, Phase, Refusal, RouteLimit,
-};
+use crate::features::effects::{Effects, Guard, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::is_refusal;
 use crate::model::limit::{
     Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan,
 };
 use crate::settings::Settings;
 use crate::values::host::full_name;
-use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{Findings, HostName, Kind, ObjectKey, Origin, header, pattern};
 
 const SECOND_MS: u64 = 1000;
@@ -449,63 +447,6 @@ impl Builder<'_, '_> {
 
 fn at(quotas: &[(u32, u64)], window: usize) -> (u32, u64) {
     quotas.get(window).or(quotas.last()).copied().unwrap_or_default()
-}
-
-fn keys(limit: &PolicyLimit) -> Result<Key, Problem> {
-    let first = part("key".to_owned(), &limit.key)?;
-    let further = limit.and.iter().enumerate().map(|(at, key)| part(format!("and[{at}]"), key));
-    let further = further.collect::<Result<Vec<_>, _>>()?;
-    Ok(if further.is_empty() { first } else { Key::Several([vec![first], further].concat()) })
-}
-
-fn part(field: String, key: &PolicyKey) -> Result<Key, Problem> {
-    Ok(match key.choose().map_err(|error| (field.clone(), error.to_string()))? {
-        KeyChoice::ClientAddress => Key::ClientAddress,
-        KeyChoice::Header(name) if !header::is_name(&name) || name.contains('%') => {
-            let problem = "a header name has at most 128 characters, and no % among them";
-            return Err((format!("{field}.header"), problem.to_owned()));
-        }
-        KeyChoice::Header(name) => Key::Header(name.into()),
-        KeyChoice::Cookie(name) => Key::Cookie(name.into()),
-        KeyChoice::Query(name) => Key::Query(name.into()),
-        KeyChoice::Path => Key::Path,
-        KeyChoice::Method => Key::Method,
-        KeyChoice::Generic(name) => Key::Generic(name.into()),
-        KeyChoice::Jwt(jwt) => {
-            jwt::key(&jwt).map_err(|(below, problem)| (format!("{field}.{below}"), problem))?
-        }
-    })
-}
-
-/// The answers to requests that cannot be counted: without a part of the key, or with an empty one, which would be a key that
-/// everybody shares.
-fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
-    let guard = |what: String, when| Guard {
-        phase: Phase::Limits,
-        listeners: Listeners::All,
-        when: vec![when],
-        answer: Answer::Direct { status: 401, body: format!("the {what} is required\n").into_bytes() },
-        origin: origin.clone(),
-    };
-    let absent = |header, regex| HeaderMatch::new(header, TextMatch::Regex(regex)).inverted();
-    match part {
-        Key::Header(name) => {
-            let what = || format!("{name} header");
-            let present = HeaderMatch::new(name, TextMatch::Present);
-            // Envoy compares all headers of the name, joined by commas, and counts the first, which may be empty.
-            let empty = HeaderMatch::new(name, TextMatch::Regex("(?s)(,.*)?".to_owned()));
-            vec![guard(what(), present.inverted()), guard(what(), empty)]
-        }
-        Key::Cookie(name) => {
-            let given = format!("(?s)(?:.*; *)?{}=[^;].*", pattern::escape(name));
-            vec![guard(format!("cookie {name}"), absent("cookie", given))]
-        }
-        Key::Query(name) => {
-            let given = format!(r"(?s)[^?]*\?(?:.*&)?{}=[^&#].*", pattern::escape(name));
-            vec![guard(format!("query parameter {name}"), absent(":path", given))]
-        }
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]

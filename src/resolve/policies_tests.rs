@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::crd::virtual_service::VirtualService;
+use crate::features::effects::{Answer, Phase};
 use crate::resolve;
 use crate::settings::Settings;
 use crate::store::{Object, Store, Stored, View};
