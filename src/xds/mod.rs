@@ -14,8 +14,8 @@
 //! - At most one response of a type is in flight on a stream; what changes meanwhile is merged.
 //! - A resource goes again only if its version changed, or if the client subscribed to it again.
 //! - A resource waits until the clusters it refers to are acknowledged (bounded by
-//!   [`session::Settings::cluster_wait`]); a cluster goes only after the resources that refer to it went, and a route
-//!   configuration after its scopes.
+//!   [`session::Settings::cluster_wait`]); a cluster goes only after the resources that refer to it went, and
+//!   [`session::Settings::cluster_linger`] later, and a route configuration after its scopes.
 //! - A rejected resource never holds up another one.
 //! - A change costs each stream O(what changed), never O(what exists).
 

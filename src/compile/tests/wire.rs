@@ -24,7 +24,7 @@ use crate::source::files::{self, Content, Item};
 use crate::store::Change;
 use crate::translate::names;
 use crate::values::{Kind, ObjectKey};
-use crate::xds::{Audience, TypeUrl, server, snapshot};
+use crate::xds::{Audience, TypeUrl, server, session, snapshot};
 
 /// Nothing here takes as long, unless it does not come at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +47,10 @@ impl Plane {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let service = server::service(seen, Fleet::new()).with_settings(crate::translate::sessions());
+            // What goes, goes at once, so that it is seen.
+            let sessions =
+                session::Settings { cluster_linger: Duration::ZERO, ..crate::translate::sessions() };
+            let service = server::service(seen, Fleet::new()).with_settings(sessions);
             server::builder()
                 .add_service(service)
                 .serve_with_incoming(TcpIncoming::from(listener))

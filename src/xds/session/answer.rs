@@ -86,10 +86,7 @@ impl Session {
 
     /// The client holds a cluster no more: its endpoints may go too.
     pub(super) fn cluster_is_gone(&mut self, name: &Arc<str>, now: Instant) {
-        let endpoints = TypeUrl::ClusterLoadAssignment;
-        if self.channel(endpoints).deferred.contains(name) {
-            self.look_again(endpoints, name, now);
-        }
+        self.look_at_removal_again(TypeUrl::ClusterLoadAssignment, name, now);
     }
 
     /// Lets a client that holds all there is share the snapshot's own map, so that it costs no memory of its own.

@@ -11,12 +11,14 @@
 //!   flight; so whatever happened to it in between is one update.
 //! - `order`: make before break. A resource waits until the clusters it requires are acknowledged; a cluster is
 //!   removed when nothing that the client holds requires it, and a route configuration when no scope names it.
+//! - `linger`: how long a cluster stays after that, for requests on their way.
 //!
 //! The state-of-the-world variant is the same machine. What it sends differs in form only: of a type with wildcard the
 //! whole set, held plus changed, and of the others no removals.
 
 mod answer;
 mod channel;
+mod linger;
 mod order;
 mod request;
 mod send;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::channel::{ASKED, Channel, Due, Retry};
+use self::linger::Linger;
 use self::order::Order;
 use self::subscription::Admission;
 use super::message::{Protocol, Response};
@@ -40,6 +43,10 @@ use super::{Resource, Snapshot, TypeUrl, Version};
 pub struct Settings {
     /// How long a resource waits at most until the clusters it requires are acknowledged. Default: 10 s.
     pub cluster_wait: Duration,
+    /// How long a cluster stays after the last resource that referred to it went. Envoy looks a request's cluster up when
+    /// its filters have let the request in, which may take as long as a service that they ask, and breaks off what they
+    /// ask a cluster that goes. Default: 60 s, nginx's `proxy_read_timeout`.
+    pub cluster_linger: Duration,
     /// The name of the `Secret` for server names without one of their own. Default: there is none.
     pub default_secret: Option<&'static str>,
     /// How many names a stream may have served by the default `Secret`, which clients on the internet choose; one more
@@ -65,6 +72,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             cluster_wait: Duration::from_secs(10),
+            cluster_linger: Duration::from_secs(60),
             default_secret: None,
             default_secret_names: 1_000,
             wildcard_secret_names: 10_000,
@@ -150,6 +158,7 @@ pub struct Session {
     snapshot: Arc<Snapshot>,
     channels: [Channel; TypeUrl::COUNT],
     order: Order,
+    linger: Linger,
     /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
     resumed: bool,
     /// Until when its first requests for what refers to these are awaited, before one of them goes.
@@ -169,6 +178,7 @@ impl Session {
             snapshot,
             channels: TypeUrl::ALL.map(|type_url| Channel::new(type_url, default_secret)),
             order: Order::default(),
+            linger: Linger::default(),
             resumed: false,
             users_awaited,
             responses: 0,
@@ -205,7 +215,8 @@ impl Session {
 
     /// When [`on_deadline`](Self::on_deadline) is to be called, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.order.next_deadline().into_iter().chain(self.users_awaited).chain(self.next_retry()).min()
+        let waits = [self.order.next_deadline(), self.linger.next_deadline(), self.users_awaited];
+        waits.into_iter().flatten().chain(self.next_retry()).min()
     }
 
     /// What happened since the last call.
@@ -346,13 +357,26 @@ impl Session {
         self.pend(type_url, name, Due { since: ASKED, at: now, force: false });
     }
 
-    /// Counts a resource out that the client no longer holds; what only it used may go now.
+    /// Counts a resource out that the client no longer holds; what only it used may go now, a cluster after a while.
     fn release(&mut self, resource: &Resource, now: Instant) {
         let type_url = resource.type_url().requires();
         for name in self.order.release(resource) {
-            if self.channel(type_url).deferred.contains(&name) {
-                self.look_again(type_url, &name, now);
-            }
+            self.on_unused(type_url, &name, now);
+        }
+    }
+
+    /// Nothing that the client holds, as far as is known, refers to a resource any more.
+    fn on_unused(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) {
+        if type_url == TypeUrl::Cluster {
+            self.linger.begin(name, now + self.settings.cluster_linger);
+        } else {
+            self.look_at_removal_again(type_url, name, now);
+        }
+    }
+
+    fn look_at_removal_again(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) {
+        if self.channel(type_url).deferred.contains(name) {
+            self.look_again(type_url, name, now);
         }
     }
 
@@ -385,7 +409,7 @@ impl Session {
             }
             let names: Vec<_> = channel.deferred.iter().cloned().collect();
             for name in names {
-                self.look_again(type_url, &name, now);
+                self.on_unused(type_url, &name, now);
             }
         }
     }

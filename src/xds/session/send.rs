@@ -23,6 +23,9 @@ enum Verdict {
 impl Session {
     /// The responses that can go now: one at most of each type without a response in flight.
     pub(super) fn flush(&mut self, now: Instant) -> Vec<Response> {
+        while let Some(cluster) = self.linger.end(now) {
+            self.look_at_removal_again(TypeUrl::Cluster, &cluster, now);
+        }
         TypeUrl::ALL.into_iter().filter_map(|type_url| self.flush_type(type_url, now)).collect()
     }
 
@@ -186,11 +189,13 @@ impl Session {
         }
     }
 
-    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource. What it
-    /// may hold is one of its routes, which came after their clusters, or a scope, which came before its routes.
+    /// Whether something that the client holds, or may hold since an earlier stream, refers to a resource, or did until
+    /// a while ago. What it may hold is one of its routes, which came after their clusters, or a scope, which came
+    /// before its routes.
     fn may_be_used(&self, type_url: TypeUrl, name: &str) -> bool {
         let may_be_known = || type_url != TypeUrl::Cluster || self.channel(type_url).earlier.contains(name);
-        self.order.is_used(type_url, name) || (!self.knows_users(type_url) && may_be_known())
+        let lingers = || type_url == TypeUrl::Cluster && self.linger.contains(name);
+        self.order.is_used(type_url, name) || lingers() || (!self.knows_users(type_url) && may_be_known())
     }
 
     fn take_off(&mut self, type_url: TypeUrl, entries: Vec<Entry>) -> Response {

@@ -66,16 +66,21 @@ struct World {
     unanswered: [usize; TypeUrl::COUNT],
     /// What was sent last of each name; forgotten where the client may be sent the same again.
     sent: BTreeMap<(TypeUrl, String), Option<u64>>,
+    /// When the client had a cluster and a route to it last, on this stream.
+    used: BTreeMap<&'static str, Instant>,
 }
 
 /// How many names may share a secret.
 const SHARED: usize = 2;
+/// How long clusters stay after their last use.
+const LINGER: Duration = Duration::from_secs(4);
 /// The name to which that does not apply.
 const DECLARED: &str = "b.x";
 
 fn settings() -> Settings {
     Settings {
         cluster_wait: Duration::from_secs(10),
+        cluster_linger: LINGER,
         default_secret: Some("*"),
         default_secret_names: SHARED,
         wildcard_secret_names: SHARED,
@@ -97,10 +102,12 @@ impl World {
             client: Client::new(protocol),
             unanswered: Default::default(),
             sent: BTreeMap::new(),
+            used: BTreeMap::new(),
         }
     }
 
     fn run(&mut self, step: Step) {
+        self.note_used();
         match step {
             Step::Change(changes) => self.change(changes),
             Step::Subscribe(t, n) => {
@@ -171,9 +178,23 @@ impl World {
         flight.as_ref().is_some_and(|flight| request.nonce == flight.nonce.to_string())
     }
 
+    fn note_used(&mut self) {
+        let clusters = &self.client.kinds[TypeUrl::Cluster as usize].view;
+        let routes = &self.client.kinds[TypeUrl::RouteConfiguration as usize].view;
+        for cluster in routes.values().flat_map(|form| requires(*form)) {
+            if clusters.contains_key(cluster) {
+                self.used.insert(cluster, self.now);
+            }
+        }
+    }
+
     fn send(&mut self, responses: Vec<Response>) {
         for response in responses {
             let t = response.type_url;
+            for name in response.removed.iter().filter(|_| t == TypeUrl::Cluster) {
+                let used = self.used.get(&**name);
+                assert!(used.is_none_or(|at| *at + LINGER <= self.now), "{name} went too early");
+            }
             self.unanswered[t as usize] += 1;
             assert_eq!(self.unanswered[t as usize], 1, "two responses of {t} in flight");
             if self.protocol == Protocol::Delta {
@@ -205,7 +226,14 @@ impl World {
         self.session = Session::new(self.protocol, settings(), self.snapshot.clone(), self.now);
         self.unanswered = Default::default();
         self.sent.clear();
+        self.used.clear();
         self.client.reconnect();
+    }
+
+    /// Whether time alone changes something, but for rejected listeners, which are tried again for ever.
+    fn waits(&self) -> bool {
+        let Session { order, linger, users_awaited, .. } = &self.session;
+        order.next_deadline().or(linger.next_deadline()).or(*users_awaited).is_some()
     }
 
     /// Lets everything that is on the way arrive, and waits for what waits.
@@ -216,7 +244,7 @@ impl World {
                 self.read_request();
             } else if !self.client.inbox.is_empty() {
                 self.client.receive(round);
-            } else if self.session.order.next_deadline().or(self.session.users_awaited).is_some() {
+            } else if self.waits() {
                 self.wait(Duration::from_secs(11));
             } else {
                 break;

@@ -9,6 +9,7 @@
 //! nack C words                   it rejects it
 //! old C                          it answers a response that is not the latest
 //! wait 10                        seconds pass
+//! linger 10                      for so many seconds a cluster stays after its last use; not at all without this line
 //! reconnect                      a new stream begins
 //! < C a@1 -b                     a response
 //! ! rejected C/a@2               something that is reported, in order, since the last such line
@@ -44,6 +45,7 @@ struct Play {
 impl Play {
     fn new(protocol: Protocol) -> Self {
         let settings = Settings {
+            cluster_linger: Duration::ZERO,
             default_secret: Some("*"),
             default_secret_names: 2,
             wildcard_secret_names: 3,
@@ -66,6 +68,10 @@ impl Play {
             "wait" => {
                 self.now += Duration::from_secs(words[1].parse().unwrap());
                 self.session.on_deadline(self.now)
+            }
+            "linger" => {
+                self.settings.cluster_linger = Duration::from_secs(words[1].parse().unwrap());
+                self.act("reconnect")
             }
             "reconnect" => {
                 let (settings, snapshot) = (self.settings.clone(), self.snapshot.clone());
