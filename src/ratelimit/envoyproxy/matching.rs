@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use hashbrown::Equivalent;
 
-use super::rules::{Node, Place, Rule, Rules};
+use super::rules::{Rule, Rules};
+use super::trie::At;
 
 /// A rule that limits a descriptor.
 #[derive(Debug)]
@@ -21,56 +21,44 @@ pub struct Found<'a> {
     pub key: Cow<'a, [Entry]>,
 }
 
-/// A place that is looked for. Hashes as [`Place`] does.
-#[derive(Hash)]
-struct Sought<'a> {
-    key: &'a str,
-    value: Option<&'a str>,
-}
-
-impl Equivalent<Place> for Sought<'_> {
-    fn equivalent(&self, place: &Place) -> bool {
-        *self.key == *place.key && self.value == place.value.as_deref()
-    }
-}
-
 impl Rules {
     /// The rule that limits these entries of a domain, if there is one.
     #[must_use]
     pub fn find<'a>(&'a self, domain: &str, entries: &'a [Entry]) -> Option<Found<'a>> {
-        let mut node = &self.nodes[*self.domains.get(domain)?];
+        let mut at = *self.domains.get(domain)?;
         let mut key = Cow::Borrowed(entries);
         if entries.is_empty() {
             return None;
         }
         for (level, entry) in entries.iter().enumerate() {
             let by_pattern;
-            (node, by_pattern) = self.next(node, entry)?;
-            if let Some(shared) = node.shared.as_ref().filter(|_| by_pattern) {
-                key.to_mut()[level].value = shared.to_string();
+            (at, by_pattern) = self.next(at, entry)?;
+            if let Some(shared) = self.trie.get(at).shared().filter(|_| by_pattern) {
+                key.to_mut()[level].value = shared.to_owned();
             }
         }
-        Some(Found { rule: node.rule.as_ref()?, key: self.counted(key) })
+        Some(Found { rule: self.trie.get(at).rule.as_ref()?, key: self.counted(key) })
     }
 
     /// The level below, and whether it was found by a pattern.
-    fn next(&self, node: &Node, entry: &Entry) -> Option<(&Node, bool)> {
+    fn next(&self, at: At, entry: &Entry) -> Option<(At, bool)> {
+        let Entry { key, value } = entry;
         let joined;
-        let (exact, patterns, text) = if self.reading.compatible.keys {
+        let (exact, listed, text) = if self.reading.compatible.keys {
             joined = join(entry);
-            (Sought { key: &joined, value: None }, node.patterns.get(""), joined.as_str())
+            (self.trie.find(at, &joined, ""), "", &joined)
         } else {
-            let exact = Sought { key: &entry.key, value: Some(&entry.value) };
-            (exact, node.patterns.get(&*entry.key), entry.value.as_str())
+            // No file has an empty value: it stands for every other one.
+            let exact = if value.is_empty() { None } else { self.trie.find(at, key, value) };
+            (exact, key.as_str(), value)
         };
-        if let Some(found) = node.below.get(&exact) {
-            return Some((&self.nodes[*found], false));
+        if let Some(found) = exact {
+            return Some((found, false));
         }
-        if let Some(found) = patterns.and_then(|patterns| patterns.find(text)) {
-            return Some((&self.nodes[found], true));
+        if let Some(found) = self.trie.find_pattern(at, listed, text) {
+            return Some((found, true));
         }
-        let found = node.below.get(&Sought { key: &entry.key, value: None })?;
-        Some((&self.nodes[*found], false))
+        self.trie.find(at, key, "").map(|found| (found, false))
     }
 
     /// The key of a counter, which is one text where keys are joined.

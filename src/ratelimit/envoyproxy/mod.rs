@@ -17,6 +17,7 @@ mod matching;
 mod pattern;
 mod rules;
 pub(in crate::ratelimit) mod stats;
+mod trie;
 mod yaml;
 
 pub use matching::Found;

@@ -7,8 +7,8 @@ use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
-use super::pattern::Patterns;
 use super::stats::{Hits, Stats};
+use super::trie::{At, Node, Trie};
 use super::yaml::{self, Descriptor, File, RateLimit};
 use super::{Error, Reading, config};
 use crate::model::limit::{Algorithm, Key, Limit};
@@ -18,29 +18,10 @@ use crate::ratelimit::decisions::{Decided, Tally};
 #[derive(Debug, Default)]
 pub struct Rules {
     pub(super) reading: Reading,
-    pub(super) domains: HashMap<Box<str>, usize>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) domains: HashMap<Box<str>, At>,
+    pub(super) trie: Trie,
     /// Outlives their changes.
     pub(in crate::ratelimit) stats: Arc<Stats>,
-}
-
-/// A descriptor, or a domain.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    pub(super) rule: Option<Arc<Rule>>,
-    /// What values are replaced by where they are counted, if they share a threshold.
-    pub(super) shared: Option<Box<str>>,
-    /// By key and value; no value is every other.
-    pub(super) below: HashMap<Place, usize>,
-    /// By key, those whose value has a `*` in it.
-    pub(super) patterns: HashMap<Box<str>, Patterns>,
-}
-
-/// The key and value of a descriptor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) key: Box<str>,
-    pub(super) value: Option<Box<str>>,
 }
 
 /// What limits a descriptor.
@@ -111,7 +92,7 @@ impl Rules {
     #[must_use]
     pub fn continuing(mut self, before: &Self) -> Self {
         let known: BTreeMap<_, _> = before.iter().map(|rule| (rule.path.clone(), rule)).collect();
-        for rule in self.nodes.iter_mut().filter_map(|node| node.rule.as_mut()) {
+        for rule in self.trie.rules_mut() {
             let before = known.get(&rule.path);
             if let (Some(rule), Some(before)) = (Arc::get_mut(rule), before) {
                 rule.tally = before.tally.clone();
@@ -137,7 +118,7 @@ impl Rules {
 
     /// All rules, in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.nodes.iter().filter_map(|node| node.rule.as_ref())
+        self.trie.iter().filter_map(|node| node.rule.as_ref())
     }
 
     /// Those that metrics tell apart, with what they decided.
@@ -164,7 +145,7 @@ impl Rules {
             }
             Some(root) => *root,
             None => {
-                let root = self.push(Node::default());
+                let root = self.trie.root();
                 self.domains.insert(domain.as_str().into(), root);
                 root
             }
@@ -172,14 +153,9 @@ impl Rules {
         self.add_below(root, &domain, &domain, "", descriptors)
     }
 
-    fn push(&mut self, node: Node) -> usize {
-        self.nodes.push(node);
-        self.nodes.len() - 1
-    }
-
     fn add_below(
         &mut self,
-        parent: usize,
+        parent: At,
         domain: &str,
         path: &str,
         at: &str,
@@ -194,14 +170,8 @@ impl Rules {
             let composite = if value.is_empty() { key.clone() } else { format!("{key}_{value}") };
             let path = format!("{path}.{composite}");
             let rule = rule(&descriptor, domain, &path, &at)?;
-            let shared = shared(&descriptor, &at)?;
-            let place = if self.reading.compatible.keys {
-                Place { key: composite.into(), value: None }
-            } else {
-                Place::new(key, value)
-            };
-            let node = self.push(Node { rule: rule.map(Arc::new), shared, ..Node::default() });
-            self.link(parent, place, node).map_err(|()| {
+            let node = Node::new(rule, shared(&descriptor, &at)?);
+            let node = self.link(parent, (key, value, &composite), node).map_err(|()| {
                 (at.clone(), format!("duplicate descriptor composite key '{path}': one of the two has to go"))
             })?;
             self.add_below(node, domain, &path, &format!("{at}."), descriptor.descriptors)?;
@@ -209,24 +179,21 @@ impl Rules {
         Ok(())
     }
 
-    fn link(&mut self, parent: usize, place: Place, node: usize) -> Result<(), ()> {
-        let parent = &mut self.nodes[parent];
-        // Joined keys are one text, and all their patterns are of one list.
-        let (key, text) = match &place.value {
-            Some(value) => (&*place.key, &**value),
-            None if self.reading.compatible.keys => ("", &*place.key),
-            None => ("", ""),
-        };
+    /// Where keys are joined to their values, all patterns are of one list.
+    fn link(
+        &mut self,
+        parent: At,
+        (key, value, composite): (&str, &str, &str),
+        node: Node,
+    ) -> Result<At, ()> {
+        let joined = self.reading.compatible.keys;
+        let (key, value) = if joined { (composite, "") } else { (key, value) };
+        let (listed, text) = if joined { ("", composite) } else { (key, value) };
+        let at = self.trie.add(parent, key, value, node)?;
         if text.contains('*') {
-            parent.patterns.entry(key.into()).or_default().push(text, node);
+            self.trie.add_pattern(parent, listed, text, at);
         }
-        if parent.below.insert(place, node).is_some() { Err(()) } else { Ok(()) }
-    }
-}
-
-impl Place {
-    fn new(key: &str, value: &str) -> Self {
-        Self { key: key.into(), value: if value.is_empty() { None } else { Some(value.into()) } }
+        Ok(at)
     }
 }
 
