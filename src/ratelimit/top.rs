@@ -4,10 +4,11 @@
 //!
 //! Who takes a place over is kept when it comes again. In a flood of keys most never do, and cost no copy.
 
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::fingerprint::{Fingerprint, Fingerprints};
 
@@ -20,13 +21,16 @@ const LONGEST: usize = 1_024;
 /// The sketch.
 #[derive(Debug, Default)]
 pub(super) struct TopKeys {
+    /// Finds places, in less time than it takes to name a key.
+    hasher: DefaultHashBuilder,
     fingerprints: Fingerprints,
     shards: [Mutex<Shard>; SHARDS],
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    places: HashMap<Fingerprint, usize>,
+    /// By the hashes of their keys.
+    places: HashTable<usize>,
     /// Beside the keys, since they are searched for the fewest.
     hits: Vec<u64>,
     keys: Vec<Place>,
@@ -37,7 +41,7 @@ struct Shard {
 
 #[derive(Debug)]
 struct Place {
-    fingerprint: Fingerprint,
+    hash: u64,
     who: Option<Who>,
     at_most_over: u64,
     denied: u64,
@@ -45,15 +49,9 @@ struct Place {
 
 #[derive(Clone, Debug)]
 struct Who {
+    fingerprint: Fingerprint,
     limit: Arc<str>,
     key: Option<Box<[Entry]>>,
-}
-
-impl Who {
-    fn of(limit: &Arc<str>, key: &[Entry]) -> Self {
-        let length: usize = key.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
-        Self { limit: limit.clone(), key: (length <= LONGEST).then(|| key.into()) }
-    }
 }
 
 /// A key that has a place, and came more than once since it took one over.
@@ -74,15 +72,16 @@ pub(super) struct Hot {
 impl TopKeys {
     /// Counts what was asked for a key.
     pub(super) fn count(&self, limit: &Arc<str>, key: &[Entry], hits: u64, denied: bool) {
-        let fingerprint = self.fingerprints.of(limit, key);
-        let mut shard = self.shard(fingerprint);
-        let at = match shard.places.get(&fingerprint).copied() {
+        let hash = self.hash(limit, key);
+        let mut shard = lock(&self.shards[hash as usize % SHARDS]);
+        let who = || self.who(limit, key);
+        let at = match shard.find(hash) {
             Some(at) => {
-                shard.keys[at].who.get_or_insert_with(|| Who::of(limit, key));
+                shard.keys[at].who.get_or_insert_with(who);
                 at
             }
-            None if shard.keys.len() == PLACES => shard.take_over(fingerprint),
-            None => shard.add(fingerprint, Who::of(limit, key)),
+            None if shard.keys.len() == PLACES => shard.take_over(hash),
+            None => shard.add(hash, who()),
         };
         shard.hits[at] = shard.hits[at].saturating_add(hits);
         shard.keys[at].denied += u64::from(denied);
@@ -95,8 +94,7 @@ impl TopKeys {
 
     /// The key of this name, if it has a place.
     pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Hot> {
-        let shard = self.shard(fingerprint);
-        shard.places.get(&fingerprint).and_then(|at| shard.hot(*at))
+        self.all().into_iter().find(|hot| hot.fingerprint == fingerprint)
     }
 
     /// All that have a place, those with the most hits first.
@@ -110,25 +108,46 @@ impl TopKeys {
         all
     }
 
-    fn shard(&self, fingerprint: Fingerprint) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[(fingerprint.0 % SHARDS as u64) as usize])
+    fn hash(&self, limit: &str, key: &[Entry]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        for part in key.iter().flat_map(|entry| [&*entry.key, &*entry.value]).chain([limit]) {
+            hasher.write_usize(part.len());
+            hasher.write(part.as_bytes());
+        }
+        hasher.finish()
+    }
+
+    fn who(&self, limit: &Arc<str>, key: &[Entry]) -> Who {
+        let length: usize = key.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+        let fingerprint = self.fingerprint(limit, key);
+        Who { fingerprint, limit: limit.clone(), key: (length <= LONGEST).then(|| key.into()) }
     }
 }
 
 impl Shard {
-    fn add(&mut self, fingerprint: Fingerprint, who: Who) -> usize {
-        self.keys.push(Place { fingerprint, who: Some(who), at_most_over: 0, denied: 0 });
-        self.hits.push(0);
-        self.places.insert(fingerprint, self.keys.len() - 1);
-        self.keys.len() - 1
+    fn find(&self, hash: u64) -> Option<usize> {
+        self.places.find(hash, |at| self.keys[*at].hash == hash).copied()
     }
 
-    fn take_over(&mut self, fingerprint: Fingerprint) -> usize {
+    fn add(&mut self, hash: u64, who: Who) -> usize {
+        self.keys.push(Place { hash, who: Some(who), at_most_over: 0, denied: 0 });
+        self.hits.push(0);
+        self.lead(hash, self.keys.len() - 1)
+    }
+
+    fn take_over(&mut self, hash: u64) -> usize {
         let at = self.fewest();
-        let fewest = self.hits[at];
-        self.places.remove(&self.keys[at].fingerprint);
-        self.keys[at] = Place { fingerprint, who: None, at_most_over: fewest, denied: 0 };
-        self.places.insert(fingerprint, at);
+        let place = Place { hash, who: None, at_most_over: self.hits[at], denied: 0 };
+        let before = std::mem::replace(&mut self.keys[at], place).hash;
+        if let Ok(place) = self.places.find_entry(before, |place| *place == at) {
+            place.remove();
+        }
+        self.lead(hash, at)
+    }
+
+    /// Leads a hash that leads nowhere to a place.
+    fn lead(&mut self, hash: u64, at: usize) -> usize {
+        self.places.insert_unique(hash, at, |at| self.keys[*at].hash);
         at
     }
 
@@ -146,17 +165,10 @@ impl Shard {
     }
 
     fn hot(&self, at: usize) -> Option<Hot> {
-        let Place { fingerprint, who, at_most_over, denied } = &self.keys[at];
-        let Who { limit, key } = who.clone()?;
+        let Place { who, at_most_over, denied, .. } = &self.keys[at];
+        let Who { fingerprint, limit, key } = who.clone()?;
         let hits = self.hits[at];
-        Some(Hot {
-            fingerprint: *fingerprint,
-            limit,
-            key,
-            hits,
-            at_most_over: *at_most_over,
-            denied: *denied,
-        })
+        Some(Hot { fingerprint, limit, key, hits, at_most_over: *at_most_over, denied: *denied })
     }
 }
 
@@ -200,16 +212,16 @@ mod tests {
     #[test]
     fn the_place_with_the_fewest_hits_is_taken_over() {
         let (mut shard, mut random) = (Shard::default(), 1_u64);
-        let who = Who { limit: Arc::from("l"), key: None };
+        let who = Who { fingerprint: Fingerprint(0), limit: Arc::from("l"), key: None };
         for n in 0..PLACES as u64 {
-            shard.add(Fingerprint(n), who.clone());
+            shard.add(n, who.clone());
         }
         for n in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let least = *shard.hits.iter().min().unwrap();
             let at = match random >> 62 {
                 0 => (random >> 33) as usize % PLACES,
-                _ => shard.take_over(Fingerprint(1_000 + n)),
+                _ => shard.take_over(1_000 + n),
             };
             assert!(random >> 62 == 0 || shard.hits[at] == least, "{n}");
             shard.hits[at] += random >> 61 & 1;
