@@ -4,7 +4,6 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::saved::is_lasting;
@@ -56,69 +55,109 @@ impl Secret {
     }
 
     fn hash(&self, limit: &Limit, key: &[Entry], kind: u8) -> CounterKey {
-        let hash = xxh3_128_with_secret(&identity(limit, key, kind), &self.0);
+        let mut length = 0;
+        put_identity(limit, key, kind, &mut length);
+        let hash = if length > SHORT {
+            xxh3_128_with_secret(&identity(limit, key, kind), &self.0)
+        } else {
+            let mut bytes = [0; SHORT];
+            put_identity(limit, key, kind, &mut &mut bytes[..]);
+            xxh3_128_with_secret(&bytes[..length], &self.0)
+        };
         let lasting = u64::from(is_lasting(&limit.algorithm));
         CounterKey { high: (hash >> 64) as u64, low: hash as u64 & !1 | lasting }
     }
 }
 
-/// Most are this short, and then need no memory of their own.
-pub(super) type Identity = SmallVec<[u8; 256]>;
+/// Most identities are this short, and then need no memory of their own.
+const SHORT: usize = 256;
+
+/// Takes bytes, one part after the other.
+trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Only counts them.
+impl Sink for usize {
+    fn put(&mut self, bytes: &[u8]) {
+        *self += bytes.len();
+    }
+}
+
+/// Fills what is left of a slice, which must be long enough.
+impl Sink for &mut [u8] {
+    fn put(&mut self, bytes: &[u8]) {
+        let (filled, rest) = std::mem::take(self).split_at_mut(bytes.len());
+        filled.copy_from_slice(bytes);
+        *self = rest;
+    }
+}
 
 /// All that tells a counter from others: equal for equal counters, and for no others.
-pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Identity {
-    let mut bytes = Identity::new();
-    bytes.push(kind);
-    match limit.algorithm {
-        Algorithm::Gcra { requests, period_ms, burst } => {
-            bytes.push(0);
-            bytes.extend_from_slice(&requests.to_le_bytes());
-            bytes.extend_from_slice(&period_ms.to_le_bytes());
-            bytes.extend_from_slice(&burst.to_le_bytes());
-        }
-        Algorithm::FixedWindow { requests, window_ms } => {
-            bytes.push(1);
-            bytes.extend_from_slice(&requests.to_le_bytes());
-            bytes.extend_from_slice(&window_ms.to_le_bytes());
-        }
-        Algorithm::SlidingWindow { requests, window_ms } => {
-            bytes.push(3);
-            bytes.extend_from_slice(&requests.to_le_bytes());
-            bytes.extend_from_slice(&window_ms.to_le_bytes());
-        }
-        Algorithm::AlignedWindow { requests, window_ms } => {
-            bytes.push(4);
-            bytes.extend_from_slice(&requests.to_le_bytes());
-            bytes.extend_from_slice(&window_ms.to_le_bytes());
-        }
-        Algorithm::Calendar { requests, unit, time_zone } => {
-            bytes.push(5);
-            bytes.extend_from_slice(&requests.to_le_bytes());
-            bytes.push(unit as u8);
-            push(&mut bytes, time_zone.name());
-        }
-        // What is under way is the same whatever the limit is, and will be given back.
-        Algorithm::Concurrency { limit: _, lease_ms } => {
-            bytes.push(2);
-            bytes.extend_from_slice(&lease_ms.to_le_bytes());
-        }
-    }
-    push(&mut bytes, &limit.id);
-    push_entries(&mut bytes, key);
+pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SHORT);
+    put_identity(limit, key, kind, &mut bytes);
     bytes
 }
 
 /// All that tells a key from others, whatever the limit.
-pub(super) fn push_entries(bytes: &mut Identity, key: &[Entry]) {
-    for entry in key {
-        push(bytes, &entry.key);
-        push(bytes, &entry.value);
+pub(super) fn identity_of_key(key: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SHORT);
+    put_entries(key, &mut bytes);
+    bytes
+}
+
+fn put_identity(limit: &Limit, key: &[Entry], kind: u8, to: &mut impl Sink) {
+    to.put(&[kind]);
+    put_algorithm(&limit.algorithm, to);
+    put_text(&limit.id, to);
+    put_entries(key, to);
+}
+
+fn put_algorithm(algorithm: &Algorithm, to: &mut impl Sink) {
+    let mut window = |kind: u8, requests: u32, window_ms: u64| {
+        to.put(&[kind]);
+        to.put(&requests.to_le_bytes());
+        to.put(&window_ms.to_le_bytes());
+    };
+    match *algorithm {
+        Algorithm::Gcra { requests, period_ms, burst } => {
+            window(0, requests, period_ms);
+            to.put(&burst.to_le_bytes());
+        }
+        Algorithm::FixedWindow { requests, window_ms } => window(1, requests, window_ms),
+        Algorithm::SlidingWindow { requests, window_ms } => window(3, requests, window_ms),
+        Algorithm::AlignedWindow { requests, window_ms } => window(4, requests, window_ms),
+        Algorithm::Calendar { requests, unit, time_zone } => {
+            to.put(&[5]);
+            to.put(&requests.to_le_bytes());
+            to.put(&[unit as u8]);
+            put_text(time_zone.name(), to);
+        }
+        // What is under way is the same whatever the limit is, and will be given back.
+        Algorithm::Concurrency { limit: _, lease_ms } => {
+            to.put(&[2]);
+            to.put(&lease_ms.to_le_bytes());
+        }
     }
 }
 
-fn push(bytes: &mut Identity, text: &str) {
-    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
+fn put_entries(key: &[Entry], to: &mut impl Sink) {
+    for entry in key {
+        put_text(&entry.key, to);
+        put_text(&entry.value, to);
+    }
+}
+
+fn put_text(text: &str, to: &mut impl Sink) {
+    to.put(&(text.len() as u64).to_le_bytes());
+    to.put(text.as_bytes());
 }
 
 /// Hands on what a [`CounterKey`] gives it: that is a hash already.

@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::model::limit::{Algorithm, Limit};
 use crate::ratelimit::algorithms::State;
-use crate::ratelimit::counters::key::{Identity, identity, push_entries};
+use crate::ratelimit::counters::key::{identity, identity_of_key};
 use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
 
 /// The largest number that the script counts with exactly, and the longest span of time.
@@ -29,9 +29,8 @@ pub(super) struct Name(pub(super) Box<str>);
 
 impl Name {
     pub(super) fn of(limit: &Limit, key: &[Entry]) -> Self {
-        let mut entries = Identity::new();
-        push_entries(&mut entries, key);
-        Self(format!("chancery:{{{}}}:{}", hash(&entries), hash(&identity(limit, key, 1))).into())
+        let (tag, counter) = (identity_of_key(key), identity(limit, key, 1));
+        Self(format!("chancery:{{{}}}:{}", hash(&tag), hash(&counter)).into())
     }
 
     /// What a cluster goes by.
