@@ -7,6 +7,7 @@ use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
+use super::names::{Level, Naming};
 use super::pattern::Patterns;
 use super::stats::{Hits, Stats};
 use super::yaml::{self, Descriptor, File, RateLimit};
@@ -66,6 +67,8 @@ pub struct Rule {
     pub(in crate::ratelimit) tally: Arc<Tally>,
     /// Outlives its changes.
     pub(super) hits: Arc<Hits>,
+    /// How its metrics are named, where that is not by its place.
+    pub(super) naming: Option<Naming>,
 }
 
 impl Rule {
@@ -119,7 +122,7 @@ impl Rules {
             }
         }
         self.stats = before.stats.clone();
-        self.stats.keep(self.iter().map(|rule| &**rule));
+        self.stats.keep(&self);
         self
     }
 
@@ -169,7 +172,7 @@ impl Rules {
                 root
             }
         };
-        self.add_below(root, &domain, &domain, "", descriptors)
+        self.add_below(root, &Above { domain: &domain, path: &domain, levels: &[] }, "", descriptors)
     }
 
     fn push(&mut self, node: Node) -> usize {
@@ -180,8 +183,7 @@ impl Rules {
     fn add_below(
         &mut self,
         parent: usize,
-        domain: &str,
-        path: &str,
+        above: &Above<'_>,
         at: &str,
         descriptors: Vec<Descriptor>,
     ) -> Result<(), Wrong> {
@@ -192,9 +194,16 @@ impl Rules {
             }
             let Descriptor { key, value, .. } = &descriptor;
             let composite = if value.is_empty() { key.clone() } else { format!("{key}_{value}") };
-            let path = format!("{path}.{composite}");
-            let rule = rule(&descriptor, domain, &path, &at)?;
+            let path = format!("{}.{composite}", above.path);
             let shared = shared(&descriptor, &at)?;
+            let levels = above.and(Level {
+                text: composite.as_str().into(),
+                is_open: value.is_empty() || value.contains('*'),
+                is_shared: shared.is_some(),
+                is_told: descriptor.value_to_metric,
+            });
+            let here = Above { domain: above.domain, path: &path, levels: &levels };
+            let rule = rule(&descriptor, &here, &at)?;
             let place = if self.reading.compatible.keys {
                 Place { key: composite.into(), value: None }
             } else {
@@ -204,7 +213,7 @@ impl Rules {
             self.link(parent, place, node).map_err(|()| {
                 (at.clone(), format!("duplicate descriptor composite key '{path}': one of the two has to go"))
             })?;
-            self.add_below(node, domain, &path, &format!("{at}."), descriptor.descriptors)?;
+            self.add_below(node, &here, &format!("{at}."), descriptor.descriptors)?;
         }
         Ok(())
     }
@@ -221,6 +230,19 @@ impl Rules {
             parent.patterns.entry(key.into()).or_default().push(text, node);
         }
         if parent.below.insert(place, node).is_some() { Err(()) } else { Ok(()) }
+    }
+}
+
+/// What a descriptor stands below.
+struct Above<'a> {
+    domain: &'a str,
+    path: &'a str,
+    levels: &'a [Level],
+}
+
+impl Above<'_> {
+    fn and(&self, level: Level) -> Vec<Level> {
+        self.levels.iter().cloned().chain([level]).collect()
     }
 }
 
@@ -251,7 +273,7 @@ fn shared(descriptor: &Descriptor, at: &str) -> Result<Option<Box<str>>, Wrong> 
     }
 }
 
-fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<Option<Rule>, Wrong> {
+fn rule(descriptor: &Descriptor, here: &Above<'_>, at: &str) -> Result<Option<Rule>, Wrong> {
     let Some(limit) = &descriptor.rate_limit else { return Ok(None) };
     let at = format!("{at}.rate_limit");
     let algorithm = algorithm(limit, &at)?;
@@ -265,8 +287,8 @@ fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<O
         }
     }
     Ok(Some(Rule {
-        path: path.into(),
-        limit: counted(domain, path, algorithm),
+        path: here.path.into(),
+        limit: counted(here.domain, here.path, algorithm),
         unlimited: limit.unlimited,
         shadow: descriptor.shadow_mode,
         quota: descriptor.quota_mode,
@@ -275,6 +297,7 @@ fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<O
         metadata: descriptor.metadata.clone(),
         tally: Arc::default(),
         hits: Arc::default(),
+        naming: Naming::new(here.domain, here.levels, descriptor.detailed_metric),
     }))
 }
 
