@@ -212,7 +212,11 @@ impl<C: Counters> RateLimit<C> {
                 (Subject::Limited(limited), Some(outcome)) if allowed || !outcome.allowed => {
                     match limited.origin {
                         Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
-                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome),
+                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome, None),
+                        Origin::Told => {
+                            let told = Some(limited.limit.algorithm);
+                            self.decisions.count_ours(limits, &limited.ask(), outcome, told);
+                        }
                         Origin::Caller | Origin::Settled => {}
                     }
                 }

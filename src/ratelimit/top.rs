@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 use hashbrown::HashMap;
 
 use super::fingerprint::{Fingerprint, Fingerprints};
+use crate::model::limit::Algorithm;
 
 const SHARDS: usize = 8;
 /// Places of a shard.
@@ -41,6 +42,7 @@ struct Place {
     who: Option<Who>,
     at_most_over: u64,
     denied: u64,
+    told: Option<Algorithm>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,11 +71,20 @@ pub(super) struct Hot {
     pub(super) at_most_over: u64,
     /// Times that it was refused since it has the place.
     pub(super) denied: u64,
+    /// The rate that it was counted by last, if that came with the request.
+    pub(super) told: Option<Algorithm>,
 }
 
 impl TopKeys {
-    /// Counts what was asked for a key.
-    pub(super) fn count(&self, limit: &Arc<str>, key: &[Entry], hits: u64, denied: bool) {
+    /// Counts what was asked for a key, by the rate that was told for it, if one was.
+    pub(super) fn count(
+        &self,
+        limit: &Arc<str>,
+        key: &[Entry],
+        hits: u64,
+        denied: bool,
+        told: Option<Algorithm>,
+    ) {
         let fingerprint = self.fingerprints.of(limit, key);
         let mut shard = self.shard(fingerprint);
         let at = match shard.places.get(&fingerprint).copied() {
@@ -86,6 +97,7 @@ impl TopKeys {
         };
         shard.hits[at] = shard.hits[at].saturating_add(hits);
         shard.keys[at].denied += u64::from(denied);
+        shard.keys[at].told = told;
     }
 
     /// The name of a key.
@@ -117,7 +129,7 @@ impl TopKeys {
 
 impl Shard {
     fn add(&mut self, fingerprint: Fingerprint, who: Who) -> usize {
-        self.keys.push(Place { fingerprint, who: Some(who), at_most_over: 0, denied: 0 });
+        self.keys.push(Place { fingerprint, who: Some(who), at_most_over: 0, denied: 0, told: None });
         self.hits.push(0);
         self.places.insert(fingerprint, self.keys.len() - 1);
         self.keys.len() - 1
@@ -127,7 +139,7 @@ impl Shard {
         let at = self.fewest();
         let fewest = self.hits[at];
         self.places.remove(&self.keys[at].fingerprint);
-        self.keys[at] = Place { fingerprint, who: None, at_most_over: fewest, denied: 0 };
+        self.keys[at] = Place { fingerprint, who: None, at_most_over: fewest, denied: 0, told: None };
         self.places.insert(fingerprint, at);
         at
     }
@@ -146,7 +158,7 @@ impl Shard {
     }
 
     fn hot(&self, at: usize) -> Option<Hot> {
-        let Place { fingerprint, who, at_most_over, denied } = &self.keys[at];
+        let Place { fingerprint, who, at_most_over, denied, told } = &self.keys[at];
         let Who { limit, key } = who.clone()?;
         let hits = self.hits[at];
         Some(Hot {
@@ -156,6 +168,7 @@ impl Shard {
             hits,
             at_most_over: *at_most_over,
             denied: *denied,
+            told: *told,
         })
     }
 }
@@ -178,9 +191,9 @@ mod tests {
     fn those_with_the_most_hits_outlast_a_flood() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
         for n in 0..50_000 {
-            top.count(&limit, &entry(n), 1, false);
+            top.count(&limit, &entry(n), 1, false, None);
             if n % 10 == 0 {
-                top.count(&limit, &entry(format!("hot-{}", n % 4)), 2, n % 20 == 0);
+                top.count(&limit, &entry(format!("hot-{}", n % 4)), 2, n % 20 == 0, None);
             }
         }
         let all = top.all();
@@ -219,18 +232,18 @@ mod tests {
     #[test]
     fn who_takes_a_place_over_is_told_when_it_comes_again() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
-        (0..50_000).for_each(|n| top.count(&limit, &entry(n), 1, false));
+        (0..50_000).for_each(|n| top.count(&limit, &entry(n), 1, false, None));
         let told = || top.all().iter().filter(|hot| hot.key.as_ref().unwrap()[0].value == "late").count();
-        top.count(&limit, &entry("late"), 1, false);
+        top.count(&limit, &entry("late"), 1, false, None);
         assert_eq!(told(), 0);
-        top.count(&limit, &entry("late"), 1, false);
+        top.count(&limit, &entry("late"), 1, false, None);
         assert_eq!(told(), 1);
     }
 
     #[test]
     fn a_key_that_is_too_long_is_counted_and_not_kept() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
-        top.count(&limit, &entry("x".repeat(LONGEST)), 1, false);
+        top.count(&limit, &entry("x".repeat(LONGEST)), 1, false, None);
         let all = top.all();
         assert!(all[0].key.is_none() && all[0].hits == 1);
     }
