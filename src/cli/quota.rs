@@ -59,7 +59,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "chancery quota <get|reset|grant --hits N> <LIMIT [KEY]...|--fingerprint HEX|--domain DOMAIN --entry KEY=VALUE...>"
+    override_usage = "chancery quota <get|reset|grant --hits N> <LIMIT [KEY]...|--fingerprint HEX|--domain DOMAIN --entry KEY=VALUE...> [--rate RATE]"
 )]
 struct Subject {
     /// The limit's id, as `list` and /debug/ratelimits have it
@@ -77,6 +77,10 @@ struct Subject {
     /// An entry of a descriptor in that domain, in order
     #[arg(long, value_name = "KEY=VALUE", requires = "domain", value_parser = entry)]
     entry: Vec<(String, String)>,
+    /// The rate whose counter is meant, such as 100r/m, where keys are counted by what the auth service's answer says; the one
+    /// that was told last unless given
+    #[arg(long, value_name = "RATE", conflicts_with = "domain")]
+    rate: Option<String>,
 }
 
 fn entry(text: &str) -> Result<(String, String), String> {
@@ -86,6 +90,14 @@ fn entry(text: &str) -> Result<(String, String), String> {
 
 impl Subject {
     fn json(&self) -> anyhow::Result<Value> {
+        let mut subject = self.key()?;
+        if let Some(rate) = &self.rate {
+            subject["rate"] = rate.as_str().into();
+        }
+        Ok(subject)
+    }
+
+    fn key(&self) -> anyhow::Result<Value> {
         if let Some(fingerprint) = &self.fingerprint {
             return Ok(json!({"fingerprint": fingerprint}));
         }
@@ -234,6 +246,7 @@ mod tests {
             ("get a/b", json!({"limit": "a/b", "key": []})),
             ("reset a/b k l", json!({"limit": "a/b", "key": ["k", "l"]})),
             ("get --fingerprint 0123", json!({"fingerprint": "0123"})),
+            ("reset a/b k --rate 9r/d", json!({"limit": "a/b", "key": ["k"], "rate": "9r/d"})),
             (
                 "grant --hits 5 --domain d --entry k=v --entry l=a=b",
                 json!({"domain": "d", "entries": [{"key": "k", "value": "v"}, {"key": "l", "value": "a=b"}]}),
@@ -253,6 +266,7 @@ mod tests {
             "get --domain d",
             "get --domain d --entry k",
             "get a --fingerprint 0",
+            "get --domain d --entry k=v --rate 1r/s",
             "list --max 0",
             "frob",
         ] {

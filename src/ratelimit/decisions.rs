@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::counters::{Ask, Hits, Outcome, Role};
 use super::top::TopKeys;
-use crate::model::limit::LimitSet;
+use crate::model::limit::{Algorithm, LimitSet};
 
 /// Limits no longer in force whose counts may be kept; they go when there are more.
 const SPARE: usize = 1_024;
@@ -119,11 +119,17 @@ impl Tally {
 }
 
 impl Decisions {
-    /// Counts the outcome of one descriptor of one of `limits`.
-    pub(super) fn count_ours(&self, limits: &LimitSet, ask: &Ask<'_>, outcome: &Outcome) {
+    /// Counts the outcome of one descriptor of one of `limits`, by the rate that was told for it, if one was.
+    pub(super) fn count_ours(
+        &self,
+        limits: &LimitSet,
+        ask: &Ask<'_>,
+        outcome: &Outcome,
+        told: Option<Algorithm>,
+    ) {
         let id = &ask.limit.id;
         if let Some(tally) = self.limits.get(id) {
-            return self.count(&tally, ask, outcome);
+            return self.count_key(&tally, ask, outcome, told);
         }
         if self.limits.len() > 2 * limits.len() + SPARE {
             self.limits.retain(|id, tally| {
@@ -135,14 +141,18 @@ impl Decisions {
             });
         }
         let tally = self.limits.entry(id.clone()).or_default().clone();
-        self.count(&tally, ask, outcome);
+        self.count_key(&tally, ask, outcome, told);
     }
 
     /// Counts the outcome of one descriptor, by the tally of its limit.
     pub(super) fn count(&self, tally: &Tally, ask: &Ask<'_>, outcome: &Outcome) {
+        self.count_key(tally, ask, outcome, None);
+    }
+
+    fn count_key(&self, tally: &Tally, ask: &Ask<'_>, outcome: &Outcome, told: Option<Algorithm>) {
         self.count_tally(tally, outcome.allowed, ask.role);
         if let Hits::Take(hits) | Hits::Charge(hits) = ask.hits {
-            self.top.count(&ask.limit.id, ask.key, hits, !outcome.allowed);
+            self.top.count(&ask.limit.id, ask.key, hits, !outcome.allowed, told);
         }
     }
 

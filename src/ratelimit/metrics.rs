@@ -150,7 +150,7 @@ mod tests {
             let limit = Limit::new(format!("limit-{n:03}").into(), Key::Header("x-user".into()), algorithm);
             let ask = |role| Ask { limit: &limit, key: &key, hits: Hits::Take(1), role };
             for (role, allowed) in [(Role::Binding, true), (Role::Binding, false), (Role::Shadow, false)] {
-                decisions.count_ours(&LimitSet::default(), &ask(role), &outcome(allowed));
+                decisions.count_ours(&LimitSet::default(), &ask(role), &outcome(allowed), None);
             }
         }
         let usage = Usage { counters: 7, ..Usage::default() };

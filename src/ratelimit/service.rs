@@ -175,7 +175,7 @@ impl<C: Counters> RateLimit<C> {
             })
             .collect();
         self.tally(&limits, &decided, allowed);
-        self.count_hits(&rules, &decided, allowed);
+        self.count_hits(&rules, request, &decided, allowed);
         Ok(answer::answer(request, &decided, allowed, &self.options))
     }
 
@@ -212,7 +212,11 @@ impl<C: Counters> RateLimit<C> {
                 (Subject::Limited(limited), Some(outcome)) if allowed || !outcome.allowed => {
                     match limited.origin {
                         Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
-                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome),
+                        Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome, None),
+                        Origin::Told => {
+                            let told = Some(limited.limit.algorithm);
+                            self.decisions.count_ours(limits, &limited.ask(), outcome, told);
+                        }
                         Origin::Caller | Origin::Settled => {}
                     }
                 }
@@ -228,9 +232,9 @@ impl<C: Counters> RateLimit<C> {
 
 impl<C> RateLimit<C> {
     /// Counts as envoyproxy/ratelimit does: each rule's hits, whatever became of the request.
-    fn count_hits(&self, rules: &Rules, decided: &[Decided<'_>], allowed: bool) {
+    fn count_hits(&self, rules: &Rules, request: &RateLimitRequest, decided: &[Decided<'_>], allowed: bool) {
         let mut refused = false;
-        for (subject, outcome) in decided {
+        for ((subject, outcome), descriptor) in decided.iter().zip(&request.descriptors) {
             let (Subject::Limited(limited), Some(outcome)) = (subject, outcome) else { continue };
             refused |= !outcome.allowed && !limited.is_shadow();
             let Origin::Rule(rule) = limited.origin else { continue };
@@ -240,7 +244,8 @@ impl<C> RateLimit<C> {
                 Hits::Return(_) => continue,
             };
             if hits > 0 {
-                rules.stats.count(rule, &stats::hits(rule, hits, outcome, charged, self.options.near_limit));
+                let hits = stats::hits(rule, hits, outcome, charged, self.options.near_limit);
+                rules.stats.count(rule, &descriptor.entries, &hits);
             }
         }
         if refused && self.options.modes.shadow {

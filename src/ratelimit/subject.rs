@@ -46,6 +46,8 @@ pub(super) struct Limited<'a> {
 pub(super) enum Origin<'a> {
     /// One of our own.
     Ours,
+    /// One of our own, by a rate that came with the request.
+    Told,
     /// One of our own, and the hits have been made.
     Settled,
     /// Of a rule.
@@ -58,7 +60,7 @@ impl<'a> Limited<'a> {
     pub(super) fn rule(&self) -> Option<&'a Rule> {
         match self.origin {
             Origin::Rule(rule) => Some(rule),
-            Origin::Ours | Origin::Settled | Origin::Caller => None,
+            Origin::Ours | Origin::Told | Origin::Settled | Origin::Caller => None,
         }
     }
 
@@ -108,14 +110,14 @@ fn subject<'a>(
         && [LIMIT_ENTRY, SETTLE_ENTRY].contains(&&*first.key)
     {
         let settled = first.key == SETTLE_ENTRY;
-        let origin = if settled { Origin::Settled } else { Origin::Ours };
         let hits = hits(request, descriptor, Compatible { charge: settled, ..Compatible::default() });
         if let Some(limit) = limits.get(&first.value) {
             let (key, told) = told(key);
-            let limit = match told.filter(|_| limit.told) {
-                Some(algorithm) => Cow::Owned(limit.counted_by(algorithm)),
-                None => limit.for_value(key.first().map_or("", |entry| &entry.value)),
+            let (limit, origin) = match told.filter(|_| limit.told) {
+                Some(algorithm) => (Cow::Owned(limit.counted_by(algorithm)), Origin::Told),
+                None => (limit.for_value(key.first().map_or("", |entry| &entry.value)), Origin::Ours),
             };
+            let origin = if settled { Origin::Settled } else { origin };
             return Ok(limited(limit, Cow::Borrowed(key), hits, origin));
         }
         // Rules may have the domain too, where they are followed from a control plane.

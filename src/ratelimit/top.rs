@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::fingerprint::{Fingerprint, Fingerprints};
+use crate::model::limit::Algorithm;
 
 const SHARDS: usize = 8;
 /// Places of a shard.
@@ -45,6 +46,7 @@ struct Place {
     who: Option<Who>,
     at_most_over: u64,
     denied: u64,
+    told: Option<Algorithm>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,11 +69,20 @@ pub(super) struct Hot {
     pub(super) at_most_over: u64,
     /// Times that it was refused since it has the place.
     pub(super) denied: u64,
+    /// The rate that it was counted by last, if that came with the request.
+    pub(super) told: Option<Algorithm>,
 }
 
 impl TopKeys {
-    /// Counts what was asked for a key.
-    pub(super) fn count(&self, limit: &Arc<str>, key: &[Entry], hits: u64, denied: bool) {
+    /// Counts what was asked for a key, by the rate that was told for it, if one was.
+    pub(super) fn count(
+        &self,
+        limit: &Arc<str>,
+        key: &[Entry],
+        hits: u64,
+        denied: bool,
+        told: Option<Algorithm>,
+    ) {
         let hash = self.hash(limit, key);
         let mut shard = lock(&self.shards[hash as usize % SHARDS]);
         let who = || self.who(limit, key);
@@ -85,6 +96,7 @@ impl TopKeys {
         };
         shard.hits[at] = shard.hits[at].saturating_add(hits);
         shard.keys[at].denied += u64::from(denied);
+        shard.keys[at].told = told;
     }
 
     /// The name of a key.
@@ -130,14 +142,14 @@ impl Shard {
     }
 
     fn add(&mut self, hash: u64, who: Who) -> usize {
-        self.keys.push(Place { hash, who: Some(who), at_most_over: 0, denied: 0 });
+        self.keys.push(Place { hash, who: Some(who), at_most_over: 0, denied: 0, told: None });
         self.hits.push(0);
         self.lead(hash, self.keys.len() - 1)
     }
 
     fn take_over(&mut self, hash: u64) -> usize {
         let at = self.fewest();
-        let place = Place { hash, who: None, at_most_over: self.hits[at], denied: 0 };
+        let place = Place { hash, who: None, at_most_over: self.hits[at], denied: 0, told: None };
         let before = std::mem::replace(&mut self.keys[at], place).hash;
         if let Ok(place) = self.places.find_entry(before, |place| *place == at) {
             place.remove();
@@ -165,10 +177,10 @@ impl Shard {
     }
 
     fn hot(&self, at: usize) -> Option<Hot> {
-        let Place { who, at_most_over, denied, .. } = &self.keys[at];
+        let Place { who, at_most_over, denied, told, .. } = &self.keys[at];
         let Who { fingerprint, limit, key } = who.clone()?;
         let hits = self.hits[at];
-        Some(Hot { fingerprint, limit, key, hits, at_most_over: *at_most_over, denied: *denied })
+        Some(Hot { fingerprint, limit, key, hits, at_most_over: *at_most_over, denied: *denied, told: *told })
     }
 }
 
@@ -190,9 +202,9 @@ mod tests {
     fn those_with_the_most_hits_outlast_a_flood() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
         for n in 0..50_000 {
-            top.count(&limit, &entry(n), 1, false);
+            top.count(&limit, &entry(n), 1, false, None);
             if n % 10 == 0 {
-                top.count(&limit, &entry(format!("hot-{}", n % 4)), 2, n % 20 == 0);
+                top.count(&limit, &entry(format!("hot-{}", n % 4)), 2, n % 20 == 0, None);
             }
         }
         let all = top.all();
@@ -231,18 +243,18 @@ mod tests {
     #[test]
     fn who_takes_a_place_over_is_told_when_it_comes_again() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
-        (0..50_000).for_each(|n| top.count(&limit, &entry(n), 1, false));
+        (0..50_000).for_each(|n| top.count(&limit, &entry(n), 1, false, None));
         let told = || top.all().iter().filter(|hot| hot.key.as_ref().unwrap()[0].value == "late").count();
-        top.count(&limit, &entry("late"), 1, false);
+        top.count(&limit, &entry("late"), 1, false, None);
         assert_eq!(told(), 0);
-        top.count(&limit, &entry("late"), 1, false);
+        top.count(&limit, &entry("late"), 1, false, None);
         assert_eq!(told(), 1);
     }
 
     #[test]
     fn a_key_that_is_too_long_is_counted_and_not_kept() {
         let (top, limit) = (TopKeys::default(), Arc::from("l"));
-        top.count(&limit, &entry("x".repeat(LONGEST)), 1, false);
+        top.count(&limit, &entry("x".repeat(LONGEST)), 1, false, None);
         let all = top.all();
         assert!(all[0].key.is_none() && all[0].hits == 1);
     }

@@ -70,10 +70,14 @@ fn the_chart_holds_what_kustomize_makes() {
     }
     for (values, words) in [
         // A word that the chart does not know is told.
-        ("envoy.kinds=DaemonSet", "'kinds' not allowed"),
-        ("rateLimit.replicas=2", "needs rateLimit.redis.secret"),
+        (&["envoy.kinds=DaemonSet"][..], "'kinds' not allowed"),
+        (&["rateLimit.replicas=2"], "needs rateLimit.redis.secret"),
+        (&["rateLimit.replicas=-1"], "minimum"),
+        (&["controlPlane.state.claim=snapshot"], "needs controlPlane.replicas of 1 or 0"),
+        (&["rateLimit.state.enabled=true", "rateLimit.redis.secret=shared"], "Redis keeps counters"),
+        (&["rateLimit.state.claim=counters", "rateLimit.redis.secret=shared"], "Redis keeps counters"),
     ] {
-        let error = attempt(&mut template(&[values]), "").unwrap_err();
+        let error = attempt(&mut template(values), "").unwrap_err();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -123,6 +127,62 @@ fn the_chart_says_where_counters_are_and_what_clients_are_told() {
     run(command.env("CHANCERY_REDIS_URL", "rediss://redis"), "");
 }
 
+/// What is kept, by whom it may be asked for, and nobody at all.
+const KEPT: [&str; 6] = [
+    "controlPlane.replicas=0",
+    "controlPlane.state.claim=snapshot",
+    "rateLimit.replicas=0",
+    "rateLimit.state.claim=counters",
+    "rateLimit.quotaTokens.secret=askers",
+    "rateLimit.quotaTokens.key=who",
+];
+
+#[test]
+fn the_chart_says_what_is_kept_and_who_may_ask() {
+    let made = objects(&run(&mut template(&KEPT), ""));
+    let deployment = |name: &str| &control_plane::object(&made, "Deployment", name)["spec"];
+    for (name, claim) in [("chancery", "snapshot"), ("chancery-ratelimit", "counters")] {
+        let deployment = deployment(name);
+        assert_eq!(deployment["replicas"], 0, "{name}");
+        assert_eq!(deployment["strategy"], json!({"type": "Recreate"}), "{name}: one folder, one process");
+        let pod = &deployment["template"]["spec"];
+        assert_eq!(volume(pod, "state")["persistentVolumeClaim"], json!({"claimName": claim}));
+        assert_eq!(mounted(pod, "state"), json!({"name": "state", "mountPath": "/var/lib/chancery"}));
+    }
+    let pod = &deployment("chancery-ratelimit")["template"]["spec"];
+    let arguments = control_plane::arguments(&pod["containers"][0]);
+    let last = ["--state-dir=/var/lib/chancery", "--quota-token-file=/etc/chancery/quota/tokens"];
+    assert_eq!(arguments[arguments.len() - 2..], last);
+    let items = json!([{"key": "who", "path": "tokens"}]);
+    let secret = json!({"secretName": "askers", "defaultMode": 0o440, "items": items});
+    assert_eq!(volume(pod, "quota")["secret"], secret);
+    let quota = json!({"name": "quota", "mountPath": "/etc/chancery/quota", "readOnly": true});
+    assert_eq!(mounted(pod, "quota"), quota);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chancery"));
+    run(command.args(arguments).arg("--help"), "");
+
+    let made = objects(&run(&mut template(&["rateLimit.state.enabled=true"]), ""));
+    let deployment = &control_plane::object(&made, "Deployment", "chancery-ratelimit")["spec"];
+    assert_eq!(deployment["strategy"], json!({"rollingUpdate": {"maxUnavailable": 0}}));
+    let pod = &deployment["template"]["spec"];
+    assert_eq!(volume(pod, "state")["emptyDir"], json!({"sizeLimit": "64Mi"}));
+    assert_eq!(mounted(pod, "state"), json!({"name": "state", "mountPath": "/var/lib/chancery"}));
+}
+
+/// The volume of this name, and where the first container has it.
+fn volume(pod: &Value, name: &str) -> Value {
+    named(&pod["volumes"], name)
+}
+
+fn mounted(pod: &Value, name: &str) -> Value {
+    named(&pod["containers"][0]["volumeMounts"], name)
+}
+
+fn named(list: &Value, name: &str) -> Value {
+    let found = list.as_array().unwrap().iter().find(|item| item["name"] == name);
+    found.unwrap_or_else(|| panic!("nothing is named {name} in {list}")).clone()
+}
+
 #[test]
 fn an_api_server_takes_everything() {
     let cluster = Cluster::start();
@@ -142,6 +202,9 @@ fn an_api_server_takes_everything() {
         for pod in pods(&objects(&variant.kustomized())) {
             run(cluster.kubectl().args(["create", "--dry-run=server", "-f", "-"]), &pod.to_string());
         }
+    }
+    for pod in pods(&objects(&run(&mut template(&KEPT), ""))) {
+        run(cluster.kubectl().args(["create", "--dry-run=server", "-f", "-"]), &pod.to_string());
     }
     run(cluster.kubectl().args(["apply", "-f", "-", "--dry-run=server"]), &certificates());
     installed_by_helm(&cluster);
@@ -169,6 +232,12 @@ fn installed_by_helm(cluster: &Cluster) {
     let made = install("--set=monitoring.enabled=true");
     assert!(made.contains("ca.crt") && made.contains("tls.key"), "there are certificates");
     assert!(made == install("--set=envoy.kind=DaemonSet"), "they stay");
+    // One folder is taken by one process: another strategy than the Deployments have by now.
+    install(&format!("--set={}", KEPT.join(",")));
+    let get = ["get", "deployment", "other", "other-ratelimit", "--namespace=elsewhere", "-o"];
+    let form = "jsonpath={range .items[*]}{.spec.replicas} {.spec.strategy} {end}";
+    let scaled = run(cluster.kubectl().args(get).arg(form), "");
+    assert_eq!(scaled.trim(), r#"0 {"type":"Recreate"} 0 {"type":"Recreate"}"#);
 }
 
 /// The Secrets that `scripts/xds-certificates` makes.

@@ -34,8 +34,8 @@ fn descriptor(message: RateLimitDescriptor) -> Descriptor {
         shadow_mode,
         quota_mode,
         share_threshold: false,
-        _detailed_metric: detailed_metric,
-        _value_to_metric: false,
+        detailed_metric,
+        value_to_metric: false,
         metadata: metadata.map(map).unwrap_or_default(),
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         let entries = [entry("outer", "x"), entry("inner", "p7")];
         let rule = rules.find("d", &entries).unwrap().rule;
         assert_eq!(rule.limit.algorithm.quota(), (5, 7 * 86_400_000));
-        assert!(rule.shadow && rule.quota && !rule.unlimited);
+        assert!(rule.shadow && rule.quota && !rule.unlimited && rule.naming.is_some());
         assert_eq!((&*rule.name, &*rule.replaces[0]), ("n", "o"));
         assert_eq!(Value::from(rule.metadata.clone()), serde_json::json!({"name": "m", "list": [true]}));
         assert!(rules.find("d", &[entry("free", "")]).unwrap().rule.unlimited);

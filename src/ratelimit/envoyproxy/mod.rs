@@ -14,6 +14,7 @@ mod config;
 pub mod dump;
 pub mod follow;
 mod matching;
+mod names;
 mod pattern;
 mod rules;
 pub(in crate::ratelimit) mod stats;

@@ -7,6 +7,7 @@ use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
+use super::names::{Level, Naming};
 use super::stats::{Hits, Stats};
 use super::trie::{At, Node, Trie};
 use super::yaml::{self, Descriptor, File, RateLimit};
@@ -47,6 +48,8 @@ pub struct Rule {
     pub(in crate::ratelimit) tally: Arc<Tally>,
     /// Outlives its changes.
     pub(super) hits: Arc<Hits>,
+    /// How its metrics are named, where that is not by its place.
+    pub(super) naming: Option<Naming>,
 }
 
 impl Rule {
@@ -100,7 +103,7 @@ impl Rules {
             }
         }
         self.stats = before.stats.clone();
-        self.stats.keep(self.iter().map(|rule| &**rule));
+        self.stats.keep(&self);
         self
     }
 
@@ -150,14 +153,13 @@ impl Rules {
                 root
             }
         };
-        self.add_below(root, &domain, &domain, "", descriptors)
+        self.add_below(root, &Above { domain: &domain, path: &domain, levels: &[] }, "", descriptors)
     }
 
     fn add_below(
         &mut self,
         parent: At,
-        domain: &str,
-        path: &str,
+        above: &Above<'_>,
         at: &str,
         descriptors: Vec<Descriptor>,
     ) -> Result<(), Wrong> {
@@ -168,13 +170,20 @@ impl Rules {
             }
             let Descriptor { key, value, .. } = &descriptor;
             let composite = if value.is_empty() { key.clone() } else { format!("{key}_{value}") };
-            let path = format!("{path}.{composite}");
-            let rule = rule(&descriptor, domain, &path, &at)?;
-            let node = Node::new(rule, shared(&descriptor, &at)?);
+            let path = format!("{}.{composite}", above.path);
+            let shared = shared(&descriptor, &at)?;
+            let levels = above.and(Level {
+                text: composite.as_str().into(),
+                is_open: value.is_empty() || value.contains('*'),
+                is_shared: shared.is_some(),
+                is_told: descriptor.value_to_metric,
+            });
+            let here = Above { domain: above.domain, path: &path, levels: &levels };
+            let node = Node::new(rule(&descriptor, &here, &at)?, shared);
             let node = self.link(parent, (key, value, &composite), node).map_err(|()| {
                 (at.clone(), format!("duplicate descriptor composite key '{path}': one of the two has to go"))
             })?;
-            self.add_below(node, domain, &path, &format!("{at}."), descriptor.descriptors)?;
+            self.add_below(node, &here, &format!("{at}."), descriptor.descriptors)?;
         }
         Ok(())
     }
@@ -194,6 +203,19 @@ impl Rules {
             self.trie.add_pattern(parent, listed, text, at);
         }
         Ok(at)
+    }
+}
+
+/// What a descriptor stands below.
+struct Above<'a> {
+    domain: &'a str,
+    path: &'a str,
+    levels: &'a [Level],
+}
+
+impl Above<'_> {
+    fn and(&self, level: Level) -> Vec<Level> {
+        self.levels.iter().cloned().chain([level]).collect()
     }
 }
 
@@ -218,7 +240,7 @@ fn shared(descriptor: &Descriptor, at: &str) -> Result<Option<Box<str>>, Wrong> 
     }
 }
 
-fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<Option<Rule>, Wrong> {
+fn rule(descriptor: &Descriptor, here: &Above<'_>, at: &str) -> Result<Option<Rule>, Wrong> {
     let Some(limit) = &descriptor.rate_limit else { return Ok(None) };
     let at = format!("{at}.rate_limit");
     let algorithm = algorithm(limit, &at)?;
@@ -232,8 +254,8 @@ fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<O
         }
     }
     Ok(Some(Rule {
-        path: path.into(),
-        limit: counted(domain, path, algorithm),
+        path: here.path.into(),
+        limit: counted(here.domain, here.path, algorithm),
         unlimited: limit.unlimited,
         shadow: descriptor.shadow_mode,
         quota: descriptor.quota_mode,
@@ -242,6 +264,7 @@ fn rule(descriptor: &Descriptor, domain: &str, path: &str, at: &str) -> Result<O
         metadata: descriptor.metadata.clone(),
         tally: Arc::default(),
         hits: Arc::default(),
+        naming: Naming::new(here.domain, here.levels, descriptor.detailed_metric),
     }))
 }
 

@@ -1,20 +1,23 @@
 //! What envoyproxy/ratelimit counts, under the names that its Prometheus sink and the mapping of its statsd exporter give
 //! it, so that dashboards that were made for it go on.
 //!
-//! Labels are of what is configured, never of what a client sends: the domain and the first two keys of a rule, as its mapping
-//! has them. Of the rules by which something was decided the first thousand are told apart; the others are `other` together.
+//! Labels are of what is configured: the domain and the first two keys of a rule, as its mapping has them. Of the rules by which
+//! something was decided the first thousand are told apart; the others are `other` together. What a client sends is in them only
+//! where a rule says so ([`super::names`]), and as long as there is room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 use regex::{Captures, Regex};
 
+use super::names::Names;
 use super::{Rule, Rules};
 use crate::exposition::{Labels, plain};
 use crate::ratelimit::counters::Outcome;
@@ -57,13 +60,13 @@ pub(in crate::ratelimit) struct Hits {
 }
 
 impl Hits {
-    fn add(&self, hits: &[u64; 5]) {
+    pub(super) fn add(&self, hits: &[u64; 5]) {
         for (count, hits) in self.counts.iter().zip(hits).filter(|(_, hits)| **hits > 0) {
             count.fetch_add(*hits, Ordering::Relaxed);
         }
     }
 
-    fn read(&self) -> [u64; 5] {
+    pub(super) fn read(&self) -> [u64; 5] {
         self.counts.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
@@ -81,6 +84,7 @@ pub(in crate::ratelimit) struct Stats {
     invalid: AtomicU64,
     labelled: AtomicUsize,
     others: Hits,
+    names: Names,
 }
 
 impl Stats {
@@ -110,12 +114,18 @@ impl Stats {
     }
 
     /// Makes room where rules have gone.
-    pub(super) fn keep<'a>(&self, rules: impl Iterator<Item = &'a Rule>) {
-        self.labelled.store(rules.filter(|rule| rule.hits.is_labelled()).count(), Ordering::Relaxed);
+    pub(super) fn keep(&self, rules: &Rules) {
+        let labelled = rules.iter().filter(|rule| rule.hits.is_labelled()).count();
+        self.labelled.store(labelled, Ordering::Relaxed);
+        let naming = rules.iter().filter(|rule| rule.naming.is_some());
+        self.names.keep(&naming.map(|rule| &*rule.path).collect::<HashSet<_>>());
     }
 
-    /// Counts hits of a rule.
-    pub(in crate::ratelimit) fn count(&self, rule: &Rule, hits: &[u64; 5]) {
+    /// Counts hits of a rule by a request's entries.
+    pub(in crate::ratelimit) fn count(&self, rule: &Rule, entries: &[Entry], hits: &[u64; 5]) {
+        if rule.naming.as_ref().is_some_and(|naming| self.names.count(naming, &rule.path, entries, hits)) {
+            return;
+        }
         rule.hits.add(hits);
         let one_more = |labelled| (labelled < LABELLED).then_some(labelled + 1);
         let first = || self.labelled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
@@ -187,7 +197,9 @@ fn by_rule(encoder: &mut DescriptorEncoder, rules: &Rules) -> fmt::Result {
     let mut places: BTreeMap<[String; 3], [u64; 5]> = BTreeMap::new();
     let labelled = rules.iter().filter(|rule| rule.hits.is_labelled());
     let others = ([OTHER, "", ""].map(str::to_owned), rules.stats.others.read());
-    let all = labelled.map(|rule| (place(&rule.path), rule.hits.read())).chain([others]);
+    let names = rules.stats.names.read();
+    let named = names.iter().map(|(name, hits)| (place(name), *hits));
+    let all = labelled.map(|rule| (place(&rule.path), rule.hits.read())).chain([others]).chain(named);
     // Rules that differ further down are one there.
     for (place, hits) in all.filter(|(_, hits)| *hits != [0; 5]) {
         let sums = places.entry(place).or_default();

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::ratelimit::counters::memory::Memory;
-use crate::ratelimit::envoyproxy::Reading;
+use crate::ratelimit::envoyproxy::names::NAMED;
+use crate::ratelimit::envoyproxy::{Compatible, Reading};
 use crate::ratelimit::service::{Modes, Options, RateLimit};
 
 const RULES: &str = r#"
@@ -29,11 +30,41 @@ descriptors:
 - {key: none, rate_limit: {unit: day, requests_per_unit: 0}}
 - {key: path, value: /static/*, rate_limit: {unit: day, requests_per_unit: 3}}"#;
 
+const NAMED_RULES: &str = r#"
+domain: shop
+descriptors:
+- {key: user, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- {key: team, value_to_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- {key: fixed, value: gold, value_to_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- {key: path, value: /api/*, value_to_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- {key: file, value: a*, value_to_metric: true, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- {key: shared, value: a*, detailed_metric: true, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 5}}
+- key: route
+  value_to_metric: true
+  descriptors:
+  - key: method
+    rate_limit: {unit: day, requests_per_unit: 5}
+    descriptors: [{key: leaf, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}]
+- key: bucket
+  value: b*
+  share_threshold: true
+  descriptors: [{key: leaf, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 5}}]
+- key: outer
+  detailed_metric: true
+  descriptors: [{key: leaf, rate_limit: {unit: day, requests_per_unit: 5}}]"#;
+
+fn rules(text: &str) -> Rules {
+    Rules::read(&[("a.yaml".into(), text.into())], Reading::default()).unwrap()
+}
+
 struct Service(RateLimit<Memory>);
 
 impl Service {
     fn new(text: &str, options: Options) -> Self {
-        let rules = Rules::read(&[("a.yaml".into(), text.into())], Reading::default()).unwrap();
+        Self::of(rules(text), options)
+    }
+
+    fn of(rules: Rules, options: Options) -> Self {
         rules.stats.loaded();
         let (limits, rules) = (watch::channel(Arc::default()).1, watch::channel(Arc::new(rules)).1);
         Self(RateLimit::new(limits, Arc::default(), Arc::default()).with_rules(rules, options))
@@ -148,12 +179,113 @@ async fn labels_are_bounded() {
     assert_eq!(said.len(), LABELLED + 1);
     assert_eq!(said[0], r#"rate_limit_total_hits{domain="other",key1=""} 100"#);
     let rules = service.0.rules();
-    let again = Rules::read(&[("a.yaml".into(), RULES.into())], Reading::default()).unwrap();
+    let again = self::rules(RULES);
     assert_eq!(rules.stats.labelled.load(Ordering::Relaxed), LABELLED);
     assert_eq!(
         again.continuing(&rules).stats.labelled.load(Ordering::Relaxed),
         0,
         "those that went make room"
+    );
+}
+
+#[tokio::test]
+async fn values_are_told_as_there() {
+    let service = Service::new(NAMED_RULES, Options::default());
+    let requests: [&[(&str, &str)]; 17] = [
+        &[("user", "ann")],
+        &[("user", "")],
+        &[("user", "a\"b")],
+        &[("team", "red")],
+        &[("team", "")],
+        &[("fixed", "gold")],
+        &[("path", "/api/x")],
+        &[("path", "/api/*")],
+        &[("file", "abc")],
+        &[("shared", "abc")],
+        &[("route", "r"), ("method", "GET")],
+        &[("route", ""), ("method", "GET")],
+        &[("route", "r"), ("method", "GET"), ("leaf", "1")],
+        &[("route", "r"), ("method", "GET"), ("leaf", "")],
+        &[("bucket", "b1"), ("leaf", "x")],
+        &[("bucket", "b1"), ("leaf", "")],
+        &[("outer", "o"), ("leaf", "z")],
+    ];
+    for request in requests {
+        service.ask(&[request], 0).await;
+    }
+    assert_eq!(
+        service.said("total_hits"),
+        [
+            r#"rate_limit_total_hits{domain="shop",key1="bucket_b*",key2="leaf"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="bucket_b*",key2="leaf_x"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="file_a*"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="fixed_gold"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="outer",key2="leaf"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="path_/api/*"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="path_/api/x"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="route",key2="method"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="route_r",key2="method"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="route_r",key2="method_GET"} 2"#,
+            r#"rate_limit_total_hits{domain="shop",key1="shared_a*"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="team"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="team_red"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="user_"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="user_a\"b"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="user_ann"} 1"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn values_are_told_of_joined_keys_too() {
+    let compatible = Compatible { keys: true, ..Compatible::default() };
+    let reading = Reading { compatible, ..Reading::default() };
+    let rules = Rules::read(&[("a.yaml".into(), NAMED_RULES.into())], reading).unwrap();
+    let service = Service::of(rules, Options::default());
+    service.ask(&[&[("route", "r"), ("method", "GET")], &[("path", "/api/x")], &[("file", "abc")]], 0).await;
+    assert_eq!(
+        service.said("total_hits"),
+        [
+            r#"rate_limit_total_hits{domain="shop",key1="file_a*"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="path_/api/x"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="route_r",key2="method"} 1"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn names_that_clients_choose_are_bounded() {
+    let service = Service::new(NAMED_RULES, Options::default());
+    for n in 0..NAMED + 50 {
+        service.ask(&[&[("user", &format!("u{n:04}"))]], 2).await;
+    }
+    service.ask(&[&[("user", "u0000")]], 1).await;
+    service.ask(&[&[("team", "red")]], 1).await;
+    let said = service.said("total_hits");
+    assert_eq!(said.len(), NAMED + 2);
+    assert_eq!(said[0], r#"rate_limit_total_hits{domain="shop",key1="team"} 1"#, "its plain name");
+    assert_eq!(said[1], r#"rate_limit_total_hits{domain="shop",key1="user"} 100"#, "its plain name");
+    assert_eq!(said[2], r#"rate_limit_total_hits{domain="shop",key1="user_u0000"} 3"#);
+    let short = Service::new(NAMED_RULES, Options::default());
+    short.ask(&[&[("user", &"x".repeat(2_000))]], 1).await;
+    assert_eq!(short.said("total_hits"), [r#"rate_limit_total_hits{domain="shop",key1="user"} 1"#]);
+}
+
+#[tokio::test]
+async fn names_outlive_a_change_and_go_with_their_rule() {
+    let service = Service::new(NAMED_RULES, Options::default());
+    service.ask(&[&[("user", "ann")], &[("team", "red")]], 1).await;
+    let before = service.0.rules();
+    let without_team = NAMED_RULES.replace("{key: team, value_to_metric: true,", "{key: team,");
+    let service = Service::of(rules(&without_team).continuing(&before), Options::default());
+    assert_eq!(service.said("total_hits"), [r#"rate_limit_total_hits{domain="shop",key1="user_ann"} 1"#]);
+    service.ask(&[&[("user", "ann")], &[("team", "red")]], 1).await;
+    assert_eq!(
+        service.said("total_hits"),
+        [
+            r#"rate_limit_total_hits{domain="shop",key1="team"} 1"#,
+            r#"rate_limit_total_hits{domain="shop",key1="user_ann"} 2"#,
+        ]
     );
 }
 

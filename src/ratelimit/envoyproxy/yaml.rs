@@ -31,11 +31,10 @@ pub(super) struct Descriptor {
     pub(super) quota_mode: bool,
     #[serde(default, deserialize_with = "nullable")]
     pub(super) share_threshold: bool,
-    // Which values metrics tell apart; ours tell none apart, so that they stay few.
-    #[serde(default, deserialize_with = "nullable", rename = "detailed_metric")]
-    pub(super) _detailed_metric: bool,
-    #[serde(default, deserialize_with = "nullable", rename = "value_to_metric")]
-    pub(super) _value_to_metric: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) detailed_metric: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) value_to_metric: bool,
     #[serde(default, deserialize_with = "nullable")]
     pub(super) metadata: Map<String, Value>,
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 use super::access::Caller;
 use super::v1::{Quota, Subject};
 use crate::clock;
-use crate::model::limit::{Algorithm, KEY_ENTRY, Key, Limit};
+use crate::model::limit::{Algorithm, KEY_ENTRY, Key, Limit, told_rate};
 use crate::ratelimit::counters::{Ask, Counters, Hits, Outcome, Role};
 use crate::ratelimit::fingerprint::Fingerprint;
 use crate::ratelimit::report;
@@ -144,15 +144,30 @@ impl<C: Counters> Desk<C> {
     }
 
     fn find(&self, subject: &Subject) -> Answer<Found> {
-        let Subject { limit, key, domain, entries, fingerprint } = subject;
-        match (limit.is_empty(), domain.is_empty(), fingerprint.is_empty()) {
+        let Subject { limit, key, domain, entries, fingerprint, rate } = subject;
+        let found = match (limit.is_empty(), domain.is_empty(), fingerprint.is_empty()) {
             (true, true, false) if key.is_empty() && entries.is_empty() => self.by_fingerprint(fingerprint),
             (true, false, true) if key.is_empty() => self.by_entries(domain, entries),
             (false, true, true) if entries.is_empty() => self.by_limit(limit, key),
             _ => Err(Problem::Invalid(
                 "expected one of limit (with key), domain (with entries) and fingerprint".to_owned(),
             )),
-        }
+        }?;
+        if rate.is_empty() { Ok(found) } else { self.at_rate(found, rate) }
+    }
+
+    /// The same key by a rate that is told, whichever was told last.
+    fn at_rate(&self, found: Found, rate: &str) -> Answer<Found> {
+        let limits = self.0.limits();
+        let Some(limit) = limits.get(&found.limit.id).filter(|limit| limit.told) else {
+            let problem = "counts by no rate of an answer (authHeader)";
+            return Err(Problem::Invalid(format!("rate: {} {problem}", found.shown.0)));
+        };
+        let Some(algorithm) = told_rate(&format!("={rate}")) else {
+            let problem = "expected hits a second, minute, hour or day, such as 100r/m (r/s, r/h, r/d)";
+            return Err(Problem::Invalid(format!("rate: {problem}; got {rate}")));
+        };
+        Ok(Found { limit: limit.counted_by(algorithm), plan: String::new(), ..found })
     }
 
     fn by_fingerprint(&self, text: &str) -> Answer<Found> {
@@ -230,11 +245,15 @@ impl<C: Counters> Desk<C> {
             hits: 0,
             at_most_over: 0,
             denied: 0,
+            told: None,
         };
         let hot = top.get(fingerprint).unwrap_or_else(unknown);
         let value = key.first().map_or("", |entry| entry.value.as_str());
-        let plan = limit.plan_for_value(value).map_or_else(String::new, |plan| plan.name.to_string());
-        let as_it_is: Cow<'_, Limit> = limit.for_value(value);
+        let plan = || limit.plan_for_value(value).map_or_else(String::new, |plan| plan.name.to_string());
+        let (plan, as_it_is) = match hot.told.filter(|_| limit.told) {
+            Some(rate) => (String::new(), Cow::Owned(limit.counted_by(rate))),
+            None => (plan(), limit.for_value(value)),
+        };
         let shown = report::shown(&self.0.limits(), &Hot { key: Some(key.clone().into()), ..hot.clone() });
         Found { plan, limit: as_it_is.into_owned(), key, hot, shown }
     }

@@ -49,8 +49,13 @@ impl Rig {
         let several = Key::Several(vec![Key::Generic("g".into()), Key::ClientAddress]);
         let limits = LimitSet::from_iter([
             Limit {
-                plans: vec![plan],
+                plans: vec![plan.clone()],
                 ..Limit::new("keyed".into(), Key::Header("x-api-key".into()), window(2))
+            },
+            Limit {
+                told: true,
+                plans: vec![plan],
+                ..Limit::new("told".into(), Key::Header("x-user".into()), window(2))
             },
             Limit::new("several".into(), several, window(5)),
             Limit::new("none".into(), Key::Path, window(0)),
@@ -83,6 +88,11 @@ impl Rig {
 
     async fn keyed(&self, hits: u32, key: &str) -> (bool, Vec<u32>) {
         self.hit("chancery", hits, &[&[("limit", "keyed"), ("key", key)]]).await
+    }
+
+    /// With a rate that the auth service's answer told.
+    async fn told(&self, hits: u32, key: &str, rate: &str) -> (bool, Vec<u32>) {
+        self.hit("chancery", hits, &[&[("limit", "told"), ("key", key), ("told", rate)]]).await
     }
 
     async fn ask(&self, path: &str, body: Option<Value>, token: Option<&str>) -> (u16, Value) {
@@ -167,6 +177,34 @@ async fn granted_hits_come_first_and_go_with_the_window() {
 }
 
 #[tokio::test]
+async fn a_key_is_looked_at_by_the_rate_that_was_told() {
+    let rig = Rig::new();
+    let ann = |rate: &str| json!({"limit": "told", "key": ["pro_ann"], "rate": rate});
+    let left =
+        |quota: &Value| json!([quota["plan"], quota["requests"], quota["windowMs"], quota["remaining"]]);
+    const HOUR_MS: u32 = 3_600_000;
+    let own = rig.quota("get", ann(""), None).await;
+    assert_eq!(left(&own), json!(["pro", 9, HOUR_MS, 9]), "nobody told a rate yet");
+    assert_eq!(rig.told(3, "pro_ann", "=3r/h").await, (true, vec![0]));
+    let quota = rig.quota("get", ann(""), None).await;
+    assert_eq!(left(&quota), json!(["", 3, HOUR_MS, 0]));
+    let listed = rig.ask("/v1/quotas?limit=told", None, None).await.1;
+    assert_eq!(timeless(&listed["quotas"][0]), timeless(&quota), "{listed}");
+    let named = json!({"fingerprint": quota["fingerprint"]});
+    assert_eq!(rig.quota("reset", named, None).await["remaining"], 3);
+    assert_eq!(rig.told(3, "pro_ann", "=3r/h").await, (true, vec![0]));
+    assert_eq!(rig.quota("grant", ann(""), Some(2)).await["remaining"], 2);
+    assert_eq!(rig.told(2, "pro_ann", "=3r/h").await, (true, vec![0]));
+    // The last one told, unless another is named.
+    assert_eq!(rig.told(1, "pro_ann", "=7r/d").await, (true, vec![6]));
+    assert_eq!(left(&rig.quota("get", ann(""), None).await), json!(["", 7, 24 * HOUR_MS, 6]));
+    assert_eq!(left(&rig.quota("reset", ann("3r/h"), None).await), json!(["", 3, HOUR_MS, 3]));
+    assert_eq!(left(&rig.quota("get", ann("7r/d"), None).await), json!(["", 7, 24 * HOUR_MS, 6]));
+    assert_eq!(rig.told(1, "pro_ann", "=-").await, (true, vec![8]));
+    assert_eq!(left(&rig.quota("get", ann(""), None).await), json!(["pro", 9, HOUR_MS, 8]));
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_said() {
     let rig = Rig::new();
     let mut words = Vec::new();
@@ -180,6 +218,12 @@ async fn what_cannot_be_asked_is_said() {
         ("get", json!({"subject": {"domain": "nowhere", "entries": [{"key": "k", "value": "v"}]}})),
         ("get", json!({"subject": {"domain": "theirs", "entries": [{"key": "k", "value": "v"}]}})),
         ("get", json!({"subject": {"domain": "theirs", "entries": [{"key": "free", "value": "v"}]}})),
+        ("get", json!({"subject": {"limit": "keyed", "key": ["k"], "rate": "3r/h"}})),
+        (
+            "get",
+            json!({"subject": {"domain": "theirs", "entries": [{"key": "user", "value": "v"}], "rate": "3r/h"}}),
+        ),
+        ("get", json!({"subject": {"limit": "told", "key": ["k"], "rate": "3 an hour"}})),
         ("get", json!({})),
         ("get", json!({"subject": {"limt": "keyed"}})),
         ("grant", json!({"subject": alice()})),
