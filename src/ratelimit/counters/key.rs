@@ -116,7 +116,8 @@ pub(super) fn push_entries(bytes: &mut Identity, key: &[Entry]) {
     }
 }
 
-fn push(bytes: &mut Identity, text: &str) {
+/// A text with its length.
+pub(super) fn push(bytes: &mut Identity, text: &str) {
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
 }

@@ -18,7 +18,7 @@ use super::v1::quota_service_client::QuotaServiceClient;
 use super::v1::{GetQuotaRequest, GrantQuotaRequest, ListQuotasRequest, ResetQuotaRequest, Subject};
 use super::*;
 use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, LimitSet, Plan};
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::{Reading, Rules};
 use crate::ratelimit::service::{Options, RateLimit};
 
@@ -33,17 +33,25 @@ fn window(requests: u32) -> Algorithm {
     Algorithm::FixedWindow { requests, window_ms: 3_600_000 }
 }
 
-struct Rig {
-    service: RateLimit<Memory>,
+pub(super) struct Rig {
+    service: RateLimit<Store>,
     pages: Pages,
 }
 
 impl Rig {
     fn new() -> Self {
-        Self::with(Access::new(None, true).unwrap())
+        Self::on(Arc::default())
     }
 
     fn with(access: Access) -> Self {
+        Self::asked_by(access, Arc::default())
+    }
+
+    pub(super) fn on(store: Arc<Store>) -> Self {
+        Self::asked_by(Access::new(None, true).unwrap(), store)
+    }
+
+    fn asked_by(access: Access, store: Arc<Store>) -> Self {
         let plan =
             Plan { name: "pro".into(), matches: KeyMatch::Prefix("pro_".into()), algorithm: window(9) };
         let several = Key::Several(vec![Key::Generic("g".into()), Key::ClientAddress]);
@@ -54,6 +62,7 @@ impl Rig {
             },
             Limit::new("several".into(), several, window(5)),
             Limit::new("none".into(), Key::Path, window(0)),
+            Limit::new("short".into(), Key::Path, Algorithm::FixedWindow { requests: 0, window_ms: 1_000 }),
             Limit::new(
                 "gauge".into(),
                 Key::ClientAddress,
@@ -61,14 +70,18 @@ impl Rig {
             ),
         ]);
         let rules = Rules::read(&[("a.yaml".into(), RULES.into())], Reading::default()).unwrap();
-        let service =
-            RateLimit::new(watch::channel(Arc::new(limits)).1, Arc::new(Memory::default()), Arc::default())
-                .with_rules(watch::channel(Arc::new(rules)).1, Options::default());
+        let service = RateLimit::new(watch::channel(Arc::new(limits)).1, store, Arc::default())
+            .with_rules(watch::channel(Arc::new(rules)).1, Options::default());
         Self { pages: router(service.clone(), access), service }
     }
 
     /// Whether so many hits on these descriptors are let through, and what is left of each.
-    async fn hit(&self, domain: &str, hits: u32, descriptors: &[&[(&str, &str)]]) -> (bool, Vec<u32>) {
+    pub(super) async fn hit(
+        &self,
+        domain: &str,
+        hits: u32,
+        descriptors: &[&[(&str, &str)]],
+    ) -> (bool, Vec<u32>) {
         let entry = |(key, value): &(&str, &str)| Entry { key: (*key).into(), value: (*value).into() };
         let descriptor = |entries: &&[(&str, &str)]| RateLimitDescriptor {
             entries: entries.iter().map(entry).collect(),
@@ -81,11 +94,11 @@ impl Rig {
         (answer.overall_code() == Code::Ok, left)
     }
 
-    async fn keyed(&self, hits: u32, key: &str) -> (bool, Vec<u32>) {
+    pub(super) async fn keyed(&self, hits: u32, key: &str) -> (bool, Vec<u32>) {
         self.hit("chancery", hits, &[&[("limit", "keyed"), ("key", key)]]).await
     }
 
-    async fn ask(&self, path: &str, body: Option<Value>, token: Option<&str>) -> (u16, Value) {
+    pub(super) async fn ask(&self, path: &str, body: Option<Value>, token: Option<&str>) -> (u16, Value) {
         let request = Request::builder().uri(path);
         let request =
             token.into_iter().fold(request, |r, token| r.header("authorization", format!("Bearer {token}")));
@@ -103,7 +116,7 @@ impl Rig {
     }
 
     /// What is answered about a key, unless it is an error.
-    async fn quota(&self, what: &str, subject: Value, hits: Option<u64>) -> Value {
+    pub(super) async fn quota(&self, what: &str, subject: Value, hits: Option<u64>) -> Value {
         let mut body = json!({"subject": subject});
         if let Some(hits) = hits {
             body["hits"] = hits.into();
@@ -114,7 +127,7 @@ impl Rig {
     }
 }
 
-fn alice() -> Value {
+pub(super) fn alice() -> Value {
     json!({"limit": "keyed", "key": ["alice"]})
 }
 
@@ -148,7 +161,11 @@ async fn a_key_is_looked_at_and_reset() {
 
 #[tokio::test]
 async fn granted_hits_come_first_and_go_with_the_window() {
-    let rig = Rig::new();
+    granted_hits_come_first(&Rig::new()).await;
+}
+
+/// Wherever they are kept.
+pub(super) async fn granted_hits_come_first(rig: &Rig) {
     rig.keyed(2, "alice").await;
     assert_eq!(rig.quota("grant", alice(), Some(3)).await["remaining"], 3);
     assert_eq!(rig.keyed(4, "alice").await, (false, vec![3]), "all or none");
