@@ -104,8 +104,7 @@ impl Covered {
             let taken = grants.take(key, hits, now);
             let whole = taken == hits;
             if whole {
-                // Whatever the counter says, it refuses nothing.
-                (ask.hits, ask.role) = (Hits::Take(0), Role::Shadow);
+                ask.hits = Hits::Take(0);
             } else if charged {
                 ask.hits = Hits::Charge(hits - taken);
             } else {
@@ -113,7 +112,25 @@ impl Covered {
             }
             covered.push(Cover { at, key, taken, whole, charged });
         }
-        Self(covered)
+        let covered = Self(covered);
+        covered.set_roles(asks);
+        covered
+    }
+
+    /// What is wholly paid refuses nothing, whatever the counter says. Nor do quotas, if all of one of them is: it is not
+    /// used up.
+    fn set_roles(&self, asks: &mut [Ask<'_>]) {
+        let whole = |at: usize| self.0.iter().any(|cover| cover.at == at && cover.whole);
+        let is_paid = |of: &Ask<'_>| {
+            matches!(of.role, Role::Quota(_))
+                && asks.iter().enumerate().all(|(at, ask)| ask.role != of.role || whole(at))
+        };
+        let quota_left = asks.iter().any(is_paid);
+        for (at, ask) in asks.iter_mut().enumerate() {
+            if whole(at) || (quota_left && matches!(ask.role, Role::Quota(_))) {
+                ask.role = Role::Shadow;
+            }
+        }
     }
 
     /// Has what is wholly paid be allowed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::tests::{Rig, alice, granted_hits_come_first};
+use super::tests::{Rig, alice, granted_hits_come_first, granted_quota_is_not_used_up};
 use crate::model::limit::FailureMode;
 use crate::options::{RedisMode, RedisOptions};
 use crate::ratelimit::counters::redis::server::{Cluster, Server};
@@ -81,7 +81,9 @@ fn short() -> Value {
 #[tokio::test]
 async fn a_grant_in_redis_is_as_one_in_memory() {
     let server = Server::start();
-    granted_hits_come_first(&Replica::at(&server.url()).await.rig).await;
+    let exact = Replica::at(&server.url()).await.rig;
+    granted_hits_come_first(&exact).await;
+    granted_quota_is_not_used_up(&exact).await;
     server.say(&["FLUSHALL"]);
     granted_hits_come_first(&Replica::with(&server.url(), RedisMode::Leased).await.rig).await;
 }

@@ -27,7 +27,9 @@ domain: theirs
 descriptors:
 - {key: user, rate_limit: {unit: year, requests_per_unit: 2}}
 - {key: path, value: /static/*, share_threshold: true, rate_limit: {unit: year, requests_per_unit: 2}}
-- {key: free, rate_limit: {unlimited: true}}";
+- {key: free, rate_limit: {unlimited: true}}
+- {key: one, quota_mode: true, rate_limit: {unit: year, requests_per_unit: 1}}
+- {key: two, quota_mode: true, rate_limit: {unit: year, requests_per_unit: 1}}";
 
 fn window(requests: u32) -> Algorithm {
     Algorithm::FixedWindow { requests, window_ms: 3_600_000 }
@@ -181,6 +183,23 @@ pub(super) async fn granted_hits_come_first(rig: &Rig) {
     assert_eq!(rig.quota("grant", json!({"limit": "keyed", "key": ["eve"]}), Some(3)).await["remaining"], 5);
     assert_eq!(rig.keyed(4, "eve").await, (true, vec![1]));
     assert_eq!(rig.keyed(2, "eve").await, (false, vec![1]));
+}
+
+#[tokio::test]
+async fn a_quota_that_a_grant_pays_is_not_used_up() {
+    granted_quota_is_not_used_up(&Rig::new()).await;
+}
+
+/// So those beside it refuse nothing.
+pub(super) async fn granted_quota_is_not_used_up(rig: &Rig) {
+    let quotas: &[&[(&str, &str)]] = &[&[("one", "v")], &[("two", "v")]];
+    assert!(rig.hit("theirs", 1, quotas).await.0 && !rig.hit("theirs", 1, quotas).await.0);
+    let subject = json!({"domain": "theirs", "entries": [{"key": "one", "value": "v"}]});
+    assert_eq!(rig.quota("grant", subject.clone(), Some(2)).await["granted"], 2);
+    assert!(!rig.hit("theirs", 3, quotas).await.0, "not wholly");
+    assert!(rig.hit("theirs", 1, quotas).await.0);
+    assert_eq!(rig.quota("get", subject, None).await["granted"], 1);
+    assert!(rig.hit("theirs", 1, quotas).await.0 && !rig.hit("theirs", 1, quotas).await.0);
 }
 
 #[tokio::test]
