@@ -106,6 +106,14 @@ pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
     bytes
 }
 
+/// All that tells a key of a limit from others, whatever the limit's numbers.
+pub(super) fn identity_of_grant(limit: &Limit, key: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SHORT);
+    put_text(&limit.id, &mut bytes);
+    put_entries(key, &mut bytes);
+    bytes
+}
+
 /// All that tells a key from others, whatever the limit.
 pub(super) fn identity_of_key(key: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SHORT);

@@ -22,6 +22,9 @@ use crate::model::limit::Limit;
 use crate::options::RedisOptions;
 pub use crate::ratelimit::algorithms::Hits;
 
+/// Keys that may have a grant at a time.
+pub const MOST_GRANTS: usize = 10_000;
+
 /// Hits wanted of one counter of one limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -85,6 +88,12 @@ pub trait Counters: Send + Sync + 'static {
 
     /// What it is like now, if that is known.
     fn state(&self) -> Option<StoreState> {
+        None
+    }
+
+    /// Who keeps the grants that replicas share, which [`Self::decide`] then uses by itself. Without, each process keeps
+    /// its own.
+    fn shared(&self) -> Option<&Shared> {
         None
     }
 }
@@ -183,6 +192,13 @@ impl Counters for Store {
         match self {
             Self::Memory(memory) => memory.state(),
             Self::Redis(shared) => shared.state(),
+        }
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(shared) => Some(shared),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::access::Caller;
 use super::v1::{Quota, Subject};
 use crate::clock;
 use crate::model::limit::{Algorithm, KEY_ENTRY, Key, Limit, told_rate};
-use crate::ratelimit::counters::{Ask, Counters, Hits, Outcome, Role};
+use crate::ratelimit::counters::{Ask, Counters, Hits, Outcome, Role, Unavailable};
 use crate::ratelimit::fingerprint::Fingerprint;
 use crate::ratelimit::report;
 use crate::ratelimit::service::RateLimit;
@@ -33,6 +33,12 @@ pub(super) enum Problem {
     Full(String),
     /// The counters are not there.
     Unavailable(String),
+}
+
+impl From<Unavailable> for Problem {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 type Answer<T> = Result<T, Problem>;
@@ -106,7 +112,7 @@ impl<C: Counters> Desk<C> {
             return Err(Problem::Invalid(format!("{} {problem}", found.shown.0)));
         };
         let lasts = Duration::from_millis(lasts_ms);
-        if !self.0.grants().add(found.hot.fingerprint, hits, lasts, Instant::now()) {
+        if !self.add(&found, hits, lasts).await? {
             return Err(Problem::Full("too many keys have a grant; wait until some have ended".to_owned()));
         }
         let quota = self.look(&found).await?;
@@ -114,9 +120,28 @@ impl<C: Counters> Desk<C> {
         Ok(quota)
     }
 
+    /// Keeps a grant where all replicas that count together know of it. Whether there was room.
+    async fn add(&self, found: &Found, hits: u64, lasts: Duration) -> Answer<bool> {
+        match self.0.counters().shared() {
+            Some(shared) => Ok(shared.grant(&found.limit, &found.key, hits, lasts).await?),
+            None => Ok(self.0.grants().add(found.hot.fingerprint, hits, lasts, Instant::now())),
+        }
+    }
+
+    /// What was granted, and how much of that the counters do not know of.
+    async fn granted(&self, found: &Found) -> Answer<(u64, u64)> {
+        match self.0.counters().shared() {
+            Some(shared) => Ok((shared.granted(&found.limit, &found.key).await?, 0)),
+            None => {
+                let granted = self.0.grants().left(found.hot.fingerprint, Instant::now());
+                Ok((granted, granted))
+            }
+        }
+    }
+
     async fn look(&self, found: &Found) -> Answer<Quota> {
+        let (granted, beside) = self.granted(found).await?;
         let outcome = self.count(found, Hits::Take(0)).await?;
-        let granted = self.0.grants().left(found.hot.fingerprint, Instant::now());
         let (requests, window_ms) = found.limit.algorithm.quota();
         let (limit, key) = found.shown.clone();
         Ok(Quota {
@@ -126,7 +151,7 @@ impl<C: Counters> Desk<C> {
             plan: found.plan.clone(),
             requests,
             window_ms,
-            remaining: outcome.remaining.saturating_add(granted),
+            remaining: outcome.remaining.saturating_add(beside),
             granted,
             reset_ms: outcome.reset_ms,
             hits: found.hot.hits,
@@ -136,8 +161,7 @@ impl<C: Counters> Desk<C> {
 
     async fn count(&self, found: &Found, hits: Hits) -> Answer<Outcome> {
         let outcomes = self.0.counters().decide(&[found.ask(hits)]).await;
-        let outcomes = outcomes.map_err(|error| Problem::Unavailable(error.to_string()))?;
-        outcomes
+        outcomes?
             .into_iter()
             .next()
             .ok_or_else(|| Problem::Unavailable("no answer of the counters".to_owned()))

@@ -1,15 +1,12 @@
-//! Hits that keys were granted on top of their limits, until their present window ends.
+//! Hits that keys were granted on top of their limits, until their present window ends, where this process alone counts.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
+use crate::ratelimit::counters::{Ask, Hits, MOST_GRANTS, Outcome, Role};
 use crate::ratelimit::fingerprint::Fingerprint;
-
-/// Keys that may have a grant at a time.
-const MOST: usize = 10_000;
 
 /// All grants.
 #[derive(Debug, Default)]
@@ -35,7 +32,7 @@ impl Grants {
     pub(super) fn add(&self, key: Fingerprint, hits: u64, lasts: Duration, now: Instant) -> bool {
         let mut grants = self.lock();
         grants.retain(|_, grant| grant.left > 0 && now < grant.until);
-        let room = grants.len() < MOST || grants.contains_key(&key);
+        let room = grants.len() < MOST_GRANTS || grants.contains_key(&key);
         // Longer than anybody waits.
         let until = now.checked_add(lasts).unwrap_or(now + Duration::from_secs(366 * 86_400));
         if room {
@@ -107,8 +104,7 @@ impl Covered {
             let taken = grants.take(key, hits, now);
             let whole = taken == hits;
             if whole {
-                // Whatever the counter says, it refuses nothing.
-                (ask.hits, ask.role) = (Hits::Take(0), Role::Shadow);
+                ask.hits = Hits::Take(0);
             } else if charged {
                 ask.hits = Hits::Charge(hits - taken);
             } else {
@@ -116,7 +112,25 @@ impl Covered {
             }
             covered.push(Cover { at, key, taken, whole, charged });
         }
-        Self(covered)
+        let covered = Self(covered);
+        covered.set_roles(asks);
+        covered
+    }
+
+    /// What is wholly paid refuses nothing, whatever the counter says. Nor do quotas, if all of one of them is: it is not
+    /// used up.
+    fn set_roles(&self, asks: &mut [Ask<'_>]) {
+        let whole = |at: usize| self.0.iter().any(|cover| cover.at == at && cover.whole);
+        let is_paid = |of: &Ask<'_>| {
+            matches!(of.role, Role::Quota(_))
+                && asks.iter().enumerate().all(|(at, ask)| ask.role != of.role || whole(at))
+        };
+        let quota_left = asks.iter().any(is_paid);
+        for (at, ask) in asks.iter_mut().enumerate() {
+            if whole(at) || (quota_left && matches!(ask.role, Role::Quota(_))) {
+                ask.role = Role::Shadow;
+            }
+        }
     }
 
     /// Has what is wholly paid be allowed.
@@ -172,6 +186,6 @@ mod tests {
     fn there_are_so_many_at_a_time() {
         let (grants, now) = (Grants::default(), Instant::now());
         let add = |n| grants.add(Fingerprint(n), 1, Duration::from_secs(60), now);
-        assert!((0..MOST as u64).all(add) && !add(u64::MAX) && add(1));
+        assert!((0..MOST_GRANTS as u64).all(add) && !add(u64::MAX) && add(1));
     }
 }

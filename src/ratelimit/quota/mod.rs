@@ -6,6 +6,8 @@
 //!                                   └─→ grants ←─ service
 //! ```
 //!
+//! Where replicas share counters they share grants, which [`Shared`](super::counters::redis::Shared) keeps and uses.
+//!
 //! Of the counters only what every store can do is asked: to look is to ask for nothing, to reset is to give back all.
 
 mod access;
@@ -24,5 +26,7 @@ pub use access::{Access, TokenError};
 pub(super) use grants::{Covered, Grants};
 pub use http::{Pages, router};
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use super::v1::quota_service_client::QuotaServiceClient;
 use super::v1::{GetQuotaRequest, GrantQuotaRequest, ListQuotasRequest, ResetQuotaRequest, Subject};
 use super::*;
 use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, LimitSet, Plan};
-use crate::ratelimit::counters::memory::Memory;
+use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::{Reading, Rules};
 use crate::ratelimit::service::{Options, RateLimit};
 
@@ -27,23 +27,33 @@ domain: theirs
 descriptors:
 - {key: user, rate_limit: {unit: year, requests_per_unit: 2}}
 - {key: path, value: /static/*, share_threshold: true, rate_limit: {unit: year, requests_per_unit: 2}}
-- {key: free, rate_limit: {unlimited: true}}";
+- {key: free, rate_limit: {unlimited: true}}
+- {key: one, quota_mode: true, rate_limit: {unit: year, requests_per_unit: 1}}
+- {key: two, quota_mode: true, rate_limit: {unit: year, requests_per_unit: 1}}";
 
 fn window(requests: u32) -> Algorithm {
     Algorithm::FixedWindow { requests, window_ms: 3_600_000 }
 }
 
-struct Rig {
-    service: RateLimit<Memory>,
+pub(super) struct Rig {
+    service: RateLimit<Store>,
     pages: Pages,
 }
 
 impl Rig {
     fn new() -> Self {
-        Self::with(Access::new(None, true).unwrap())
+        Self::on(Arc::default())
     }
 
     fn with(access: Access) -> Self {
+        Self::asked_by(access, Arc::default())
+    }
+
+    pub(super) fn on(store: Arc<Store>) -> Self {
+        Self::asked_by(Access::new(None, true).unwrap(), store)
+    }
+
+    fn asked_by(access: Access, store: Arc<Store>) -> Self {
         let plan =
             Plan { name: "pro".into(), matches: KeyMatch::Prefix("pro_".into()), algorithm: window(9) };
         let several = Key::Several(vec![Key::Generic("g".into()), Key::ClientAddress]);
@@ -59,6 +69,7 @@ impl Rig {
             },
             Limit::new("several".into(), several, window(5)),
             Limit::new("none".into(), Key::Path, window(0)),
+            Limit::new("short".into(), Key::Path, Algorithm::FixedWindow { requests: 0, window_ms: 1_000 }),
             Limit::new(
                 "gauge".into(),
                 Key::ClientAddress,
@@ -66,14 +77,18 @@ impl Rig {
             ),
         ]);
         let rules = Rules::read(&[("a.yaml".into(), RULES.into())], Reading::default()).unwrap();
-        let service =
-            RateLimit::new(watch::channel(Arc::new(limits)).1, Arc::new(Memory::default()), Arc::default())
-                .with_rules(watch::channel(Arc::new(rules)).1, Options::default());
+        let service = RateLimit::new(watch::channel(Arc::new(limits)).1, store, Arc::default())
+            .with_rules(watch::channel(Arc::new(rules)).1, Options::default());
         Self { pages: router(service.clone(), access), service }
     }
 
     /// Whether so many hits on these descriptors are let through, and what is left of each.
-    async fn hit(&self, domain: &str, hits: u32, descriptors: &[&[(&str, &str)]]) -> (bool, Vec<u32>) {
+    pub(super) async fn hit(
+        &self,
+        domain: &str,
+        hits: u32,
+        descriptors: &[&[(&str, &str)]],
+    ) -> (bool, Vec<u32>) {
         let entry = |(key, value): &(&str, &str)| Entry { key: (*key).into(), value: (*value).into() };
         let descriptor = |entries: &&[(&str, &str)]| RateLimitDescriptor {
             entries: entries.iter().map(entry).collect(),
@@ -86,7 +101,7 @@ impl Rig {
         (answer.overall_code() == Code::Ok, left)
     }
 
-    async fn keyed(&self, hits: u32, key: &str) -> (bool, Vec<u32>) {
+    pub(super) async fn keyed(&self, hits: u32, key: &str) -> (bool, Vec<u32>) {
         self.hit("chancery", hits, &[&[("limit", "keyed"), ("key", key)]]).await
     }
 
@@ -95,7 +110,7 @@ impl Rig {
         self.hit("chancery", hits, &[&[("limit", "told"), ("key", key), ("told", rate)]]).await
     }
 
-    async fn ask(&self, path: &str, body: Option<Value>, token: Option<&str>) -> (u16, Value) {
+    pub(super) async fn ask(&self, path: &str, body: Option<Value>, token: Option<&str>) -> (u16, Value) {
         let request = Request::builder().uri(path);
         let request =
             token.into_iter().fold(request, |r, token| r.header("authorization", format!("Bearer {token}")));
@@ -113,7 +128,7 @@ impl Rig {
     }
 
     /// What is answered about a key, unless it is an error.
-    async fn quota(&self, what: &str, subject: Value, hits: Option<u64>) -> Value {
+    pub(super) async fn quota(&self, what: &str, subject: Value, hits: Option<u64>) -> Value {
         let mut body = json!({"subject": subject});
         if let Some(hits) = hits {
             body["hits"] = hits.into();
@@ -124,7 +139,7 @@ impl Rig {
     }
 }
 
-fn alice() -> Value {
+pub(super) fn alice() -> Value {
     json!({"limit": "keyed", "key": ["alice"]})
 }
 
@@ -158,7 +173,11 @@ async fn a_key_is_looked_at_and_reset() {
 
 #[tokio::test]
 async fn granted_hits_come_first_and_go_with_the_window() {
-    let rig = Rig::new();
+    granted_hits_come_first(&Rig::new()).await;
+}
+
+/// Wherever they are kept.
+pub(super) async fn granted_hits_come_first(rig: &Rig) {
     rig.keyed(2, "alice").await;
     assert_eq!(rig.quota("grant", alice(), Some(3)).await["remaining"], 3);
     assert_eq!(rig.keyed(4, "alice").await, (false, vec![3]), "all or none");
@@ -202,6 +221,23 @@ async fn a_key_is_looked_at_by_the_rate_that_was_told() {
     assert_eq!(left(&rig.quota("get", ann("7r/d"), None).await), json!(["", 7, 24 * HOUR_MS, 6]));
     assert_eq!(rig.told(1, "pro_ann", "=-").await, (true, vec![8]));
     assert_eq!(left(&rig.quota("get", ann(""), None).await), json!(["pro", 9, HOUR_MS, 8]));
+}
+
+#[tokio::test]
+async fn a_quota_that_a_grant_pays_is_not_used_up() {
+    granted_quota_is_not_used_up(&Rig::new()).await;
+}
+
+/// So those beside it refuse nothing.
+pub(super) async fn granted_quota_is_not_used_up(rig: &Rig) {
+    let quotas: &[&[(&str, &str)]] = &[&[("one", "v")], &[("two", "v")]];
+    assert!(rig.hit("theirs", 1, quotas).await.0 && !rig.hit("theirs", 1, quotas).await.0);
+    let subject = json!({"domain": "theirs", "entries": [{"key": "one", "value": "v"}]});
+    assert_eq!(rig.quota("grant", subject.clone(), Some(2)).await["granted"], 2);
+    assert!(!rig.hit("theirs", 3, quotas).await.0, "not wholly");
+    assert!(rig.hit("theirs", 1, quotas).await.0);
+    assert_eq!(rig.quota("get", subject, None).await["granted"], 1);
+    assert!(rig.hit("theirs", 1, quotas).await.0 && !rig.hit("theirs", 1, quotas).await.0);
 }
 
 #[tokio::test]
@@ -322,11 +358,20 @@ async fn who_did_what_is_logged_without_the_credential() {
         let lines = lines.clone();
         move || lines.clone()
     };
-    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(writer).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "alice 0123456789abcdef").unwrap();
     let rig = Rig::with(Access::new(Some(file.path().to_owned()), true).unwrap());
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(writer).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    // Another test that comes by a line first, and listens to none, has nobody hear it until all are asked anew.
+    while lines.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count() < 2 {
+        tracing::callsite::rebuild_interest_cache();
+        lines.0.lock().unwrap().clear();
+        for token in ["0123456789abcdef", "wrong-wrong-wrong-"] {
+            rig.ask("/v1/quotas/grant", Some(json!({"subject": alice(), "hits": 5})), Some(token)).await;
+        }
+    }
+    lines.0.lock().unwrap().clear();
     let body = json!({"subject": {"limit": "keyed", "key": ["hunter2"]}, "hits": 5});
     assert_eq!(rig.ask("/v1/quotas/grant", Some(body.clone()), Some("0123456789abcdef")).await.0, 200);
     assert_eq!(rig.ask("/v1/quotas/grant", Some(body), Some("wrong-wrong-wrong-")).await.0, 401);

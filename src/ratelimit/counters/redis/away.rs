@@ -71,7 +71,7 @@ impl Ledger {
                 1.. => Hits::Charge(hits.unsigned_abs()),
                 _ => Hits::Return(hits.unsigned_abs()),
             };
-            Some(Question { name, algorithm, wanted: Wanted::Hits(wanted), role: Role::Shadow })
+            Some(Question { name, algorithm, wanted: Wanted::Hits(wanted), role: Role::Shadow, grant: None })
         };
         names.into_iter().filter_map(question).collect()
     }

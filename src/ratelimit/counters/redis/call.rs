@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::model::limit::{Algorithm, Limit};
 use crate::ratelimit::algorithms::State;
-use crate::ratelimit::counters::key::{identity, identity_of_key};
+use crate::ratelimit::counters::key::{identity, identity_of_grant, identity_of_key};
 use crate::ratelimit::counters::{Ask, Hits, Outcome, Role};
 
 /// The largest number that the script counts with exactly, and the longest span of time.
@@ -31,6 +31,12 @@ impl Name {
     pub(super) fn of(limit: &Limit, key: &[Entry]) -> Self {
         let (tag, counter) = (identity_of_key(key), identity(limit, key, 1));
         Self(format!("chancery:{{{}}}:{}", hash(&tag), hash(&counter)).into())
+    }
+
+    /// The name of what a key was granted of a limit, whatever its numbers: in the slot of its counter.
+    pub(super) fn of_grant(limit: &Limit, key: &[Entry]) -> Self {
+        let (tag, grant) = (identity_of_key(key), identity_of_grant(limit, key));
+        Self(format!("chancery:{{{}}}:grant:{}", hash(&tag), hash(&grant)).into())
     }
 
     /// What a cluster goes by.
@@ -59,6 +65,11 @@ pub(super) enum Wanted {
         left: u64,
         until: u64,
     },
+    /// What was taken for a request that does not go through is given back, to the counter and to the grant.
+    Undo {
+        counted: u64,
+        granted: u64,
+    },
 }
 
 /// What the script is told of one counter.
@@ -68,6 +79,8 @@ pub(super) struct Question {
     pub(super) algorithm: Algorithm,
     pub(super) wanted: Wanted,
     pub(super) role: Role,
+    /// What pays before the counter, if the key may have such a grant.
+    pub(super) grant: Option<Name>,
 }
 
 impl Question {
@@ -77,18 +90,22 @@ impl Question {
             algorithm: ask.limit.algorithm,
             wanted: Wanted::Hits(ask.hits),
             role: ask.role,
+            grant: None,
         }
     }
 
     fn write(&self, call: &mut Cmd, now: u64) {
         let (kind, requests, numbers) = parameters(&self.algorithm, now);
         let (hit, n, more, d) = match self.wanted {
-            Wanted::Hits(Hits::Take(n)) => ("t", n, 0, numbers[3]),
-            Wanted::Hits(Hits::Charge(n)) => ("c", n, 0, numbers[3]),
-            Wanted::Hits(Hits::Return(n)) => ("r", n, 0, numbers[3]),
-            Wanted::Block { needed, block, free } => ("l", block, needed, free),
-            Wanted::GiveBack { left, until } => ("g", left, until, numbers[3]),
+            Wanted::Hits(Hits::Take(n)) => (b't', n, 0, numbers[3]),
+            Wanted::Hits(Hits::Charge(n)) => (b'c', n, 0, numbers[3]),
+            Wanted::Hits(Hits::Return(n)) => (b'r', n, 0, numbers[3]),
+            Wanted::Block { needed, block, free } => (b'l', block, needed, free),
+            Wanted::GiveBack { left, until } => (b'g', left, until, numbers[3]),
+            Wanted::Undo { counted, granted } => (b'r', counted, granted, numbers[3]),
         };
+        // A capital says that there is a grant.
+        let hit = [if self.grant.is_some() { hit.to_ascii_uppercase() } else { hit }];
         let role = match self.role {
             Role::Binding => -1,
             Role::Shadow => -2,
@@ -98,7 +115,7 @@ impl Question {
         for number in [numbers[0], numbers[1], numbers[2], d] {
             call.arg(number.min(MAX - 1));
         }
-        call.arg(hit).arg(n.min(MAX_MS)).arg(role).arg(more.min(MAX - 1));
+        call.arg(&hit[..]).arg(n.min(MAX_MS)).arg(role).arg(more.min(MAX - 1));
     }
 }
 
@@ -125,7 +142,7 @@ fn parameters(algorithm: &Algorithm, now: u64) -> (u8, u32, [u64; 4]) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
-    /// How much was charged or given back, if it was allowed.
+    /// How much the counter was charged or got back, if it was allowed. What is lacking a grant has paid.
     pub(super) charged: u64,
     /// Milliseconds until the state is none.
     pub(super) idle_ms: u64,
@@ -176,10 +193,11 @@ fn call(command: &str, script: &str, questions: &[Question], terms: Terms) -> Cm
     const BYTES: usize = 160;
     let spare = if terms.at.is_some() { TOLD_SPARE_MS } else { SPARE_MS };
     let bytes = script.len() + BYTES * (questions.len() + 1);
+    let grants = questions.iter().filter_map(|question| question.grant.as_ref());
     let mut call = Cmd::with_capacity(HEAD + EACH * questions.len(), bytes);
-    call.arg(command).arg(script).arg(questions.len());
-    for question in questions {
-        call.arg(&*question.name.0);
+    call.arg(command).arg(script).arg(questions.len() + grants.clone().count());
+    for name in questions.iter().map(|question| &question.name).chain(grants) {
+        call.arg(&*name.0);
     }
     call.arg(terms.at.unwrap_or(0)).arg(spare).arg(u8::from(terms.each));
     for question in questions {
@@ -252,6 +270,18 @@ mod tests {
             assert_eq!(name.0.len(), "chancery:{}:".len() + 44);
         }
         assert_eq!(Name::of(&limit("a", 1), &entry("k")), names[0]);
+    }
+
+    #[test]
+    fn grants_are_of_a_limit_and_a_key_and_beside_the_counter() {
+        let limit = |id: &str, requests| {
+            Limit::new(id.into(), Key::ClientAddress, Algorithm::FixedWindow { requests, window_ms: 1 })
+        };
+        let grant = Name::of_grant(&limit("a", 1), &entry("k"));
+        assert_eq!(grant.tag(), Name::of(&limit("a", 1), &entry("k")).tag());
+        assert_eq!(grant, Name::of_grant(&limit("a", 2), &entry("k")));
+        assert_ne!(grant, Name::of_grant(&limit("b", 1), &entry("k")));
+        assert_ne!(grant, Name::of_grant(&limit("a", 1), &entry("l")));
     }
 
     #[test]

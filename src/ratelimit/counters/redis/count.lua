@@ -1,6 +1,6 @@
 -- Counts the hits of one request, all or none, as src/ratelimit/algorithms does: the same states, the same answers.
 --
--- KEYS: one counter an ask.
+-- KEYS: one counter an ask; then, of each ask whose letter is a capital, the grant that pays first.
 -- ARGV: the time (0: that of this server), milliseconds that states are kept beyond their use, 1 if each ask is for
 -- itself; then for each ask: algorithm, hits allowed, four numbers of the algorithm, what is wanted, how much, role, and
 -- one number more.
@@ -305,14 +305,18 @@ local function count(ask, state, hit, n)
     return ALGORITHMS[ask.algorithm](ask, state, hit, n)
 end
 
-local asks = {}
-for i = 1, #KEYS do
+local asks, names = {}, (#ARGV - 3) / 10
+for i = 1, names do
     local from = 3 + (i - 1) * 10
     local function number(at) return tonumber(ARGV[from + at]) end
     asks[i] = {
         key = KEYS[i], algorithm = number(1), requests = number(2), a = number(3), b = number(4), c = number(5),
-        d = number(6), hit = ARGV[from + 7], n = number(8), role = number(9), more = number(10),
+        d = number(6), hit = string.lower(ARGV[from + 7]), n = number(8), role = number(9), more = number(10),
     }
+    if asks[i].hit ~= ARGV[from + 7] then
+        names = names + 1
+        asks[i].grant = KEYS[names]
+    end
 end
 
 -- What is wanted, as hits of the algorithm. A block ('l') is as much as is wise to lend, at least what is needed (more);
@@ -328,16 +332,31 @@ local function wanted(ask, state)
 end
 
 local kept, states = {}, {}
+-- What grants had, false if there is none, and have left.
+local had, left = {}, {}
+
+-- What a grant pays of these hits, and whether that is all there is to be paid.
+local function pays(ask, hit, n)
+    local has = hit ~= 'r' and ask.grant and left[ask.grant] or 0
+    return min(has, n), has > 0 and has >= n
+end
+
 local function run(refused)
     local verdicts = {}
     for key, state in pairs(kept) do states[key] = state end
+    for grant, hits in pairs(had) do left[grant] = hits or 0 end
     for i, ask in ipairs(asks) do
         local before = states[ask.key]
         local hit, n = wanted(ask, before)
+        local paid, whole = pays(ask, hit, n)
         local said = refused and refused[i]
         local answer
-        if not said or hit ~= 't' or ask.algorithm == GAUGE then
-            answer = count(ask, before, hit, n)
+        if whole and (not said or hit ~= 't') then
+            -- Whatever the counter says, it refuses nothing.
+            answer = count(ask, before, 't', 0)
+            answer.allowed = true
+        elseif not said or hit ~= 't' or ask.algorithm == GAUGE then
+            answer = count(ask, before, hit, n - paid)
         elseif said.allowed then
             -- Nothing is taken, since the request does not go through.
             answer = count(ask, before, 't', 0)
@@ -346,7 +365,15 @@ local function run(refused)
             said.state = before
             answer = said
         end
-        answer.charged = n
+        if ask.grant then
+            if hit == 'r' then
+                left[ask.grant] = left[ask.grant] + ask.more
+            elseif hit == 'c' or answer.allowed and not said then
+                left[ask.grant] = left[ask.grant] - paid
+            end
+            if said then answer.allowed = said.allowed end
+        end
+        answer.charged = n - paid
         states[ask.key] = answer.state
         verdicts[i] = answer
     end
@@ -369,6 +396,7 @@ end
 
 for _, ask in ipairs(asks) do
     kept[ask.key] = kept[ask.key] or load(ask)
+    if ask.grant then had[ask.grant] = tonumber(redis.call('GET', ask.grant) or nil) or false end
 end
 local verdicts = run(nil)
 if ARGV[3] ~= '1' and not admitted(verdicts) then verdicts = run(verdicts) end
@@ -386,9 +414,13 @@ for key, answer in pairs(last) do
         end
     end
 end
-for _, answer in ipairs(verdicts) do
+for grant, hits in pairs(had) do
+    -- It ends when it would have.
+    if hits and left[grant] ~= hits then redis.call('INCRBY', grant, left[grant] - hits) end
+end
+for i, answer in ipairs(verdicts) do
     reply[#reply + 1] = answer.allowed and 1 or 0
-    reply[#reply + 1] = answer.remaining
+    reply[#reply + 1] = answer.remaining + (left[asks[i].grant] or 0)
     reply[#reply + 1] = answer.reset
     reply[#reply + 1] = answer.charged
     reply[#reply + 1] = max(0, answer.idle - now)

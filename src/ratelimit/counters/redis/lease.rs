@@ -234,6 +234,7 @@ impl Leases {
                         algorithm: lease.algorithm,
                         wanted: Wanted::Block { needed, block, free },
                         role: Role::Shadow,
+                        grant: None,
                     };
                     lacks.push(Lack { at, key: *key, gate: lease.gate.clone(), question });
                     // The next ask of the same counter needs its own.
@@ -293,6 +294,7 @@ impl Leases {
                         algorithm: lease.algorithm,
                         wanted: Wanted::GiveBack { left, until: lease.ends },
                         role: Role::Shadow,
+                        grant: None,
                     });
                 }
             }

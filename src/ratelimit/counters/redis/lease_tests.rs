@@ -36,7 +36,7 @@ impl Redis {
                 (count(Hits::Return(left)), left)
             }
             Wanted::GiveBack { .. } => (count(Hits::Return(0)), 0),
-            Wanted::Hits(_) => panic!("leases ask for blocks"),
+            Wanted::Hits(_) | Wanted::Undo { .. } => panic!("leases ask for blocks"),
         };
         self.state = verdict.state;
         let outcome =

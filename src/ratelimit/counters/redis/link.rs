@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::RedisError;
 use redis::cluster_routing::Slot;
+use redis::{Cmd, FromRedisValue, RedisError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -69,6 +69,12 @@ impl Live {
     /// Asks, without a deadline.
     pub(super) async fn ask(&self, questions: &[Question], terms: Terms) -> Result<Reply, CallError> {
         ask(self.connection.clone(), questions, terms).await
+    }
+
+    /// Sends something else, and waits as long for the answer as it takes.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CallError> {
+        let value = self.connection.clone().send(command).await?;
+        redis::from_redis_value(value).map_err(|_| CallError::Unreadable)
     }
 }
 

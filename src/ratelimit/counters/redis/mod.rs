@@ -13,11 +13,12 @@ mod away;
 mod call;
 #[cfg(test)]
 mod cluster_tests;
+mod grants;
 mod lease;
 mod link;
 mod own;
 #[cfg(test)]
-pub(super) mod server;
+pub(crate) mod server;
 mod slots;
 mod source;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use away::Ledger;
 #[cfg(test)]
 use call::Name;
 use call::{Answer, Question, Terms, Wanted};
+use grants::Grants;
 use lease::{Leases, Taken, is_lent};
 use link::{CallError, Link, Live};
 pub use source::OpenError;
@@ -62,6 +64,7 @@ pub struct Shared {
     local: Memory,
     ledger: Ledger,
     leases: Leases,
+    grants: Grants,
     /// The time to count at, for tests.
     #[cfg(test)]
     at: std::sync::atomic::AtomicU64,
@@ -79,6 +82,7 @@ impl Shared {
             local: Memory::default(),
             ledger: Ledger::default(),
             leases: Leases::new(),
+            grants: Grants::default(),
             #[cfg(test)]
             at: std::sync::atomic::AtomicU64::new(0),
         })
@@ -117,6 +121,7 @@ impl Shared {
         // One server of a cluster that is away keeps nobody from the others.
         if !self.link.is_cluster() {
             self.tell(&live).await?;
+            self.read_grants(&live).await;
         }
         self.link.publish(live.clone());
         // What was decided here in the meantime. What cannot be told now is told later.
@@ -140,6 +145,7 @@ impl Shared {
         tokio::select! {
             () = self.link.until_lost() => {}
             () = probing => {}
+            () = self.follow_grants() => {}
         }
     }
 
@@ -209,12 +215,13 @@ impl Shared {
     }
 
     async fn exact(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        let questions: Vec<Question> = asks.iter().map(Question::of).collect();
+        let questions: Vec<Question> = asks.iter().map(|ask| self.question(ask)).collect();
         let decided = match self.slots(&questions) {
             slots if slots.len() > 1 => self.by_slots(asks, &questions, slots).await,
             _ => match self.link.ask(&questions, self.terms(false)).await {
                 Ok(reply) => {
                     self.mirror(asks, &reply.answers);
+                    self.grants.rest(&questions, &reply.answers, reply.now);
                     Ok(reply.answers.into_iter().map(|answer| answer.outcome).collect())
                 }
                 Err(error) => self.without(asks, &error),
@@ -242,6 +249,7 @@ impl Shared {
             match reply {
                 Ok(reply) => slot.iter().zip(&reply.answers).for_each(|(at, answer)| {
                     self.mirror(&asks[*at..=*at], std::slice::from_ref(answer));
+                    self.grants.rest(&questions[*at..=*at], std::slice::from_ref(answer), reply.now);
                     answers[*at] = Some(*answer);
                 }),
                 Err(error) => away.extend(slot.iter().map(|at| (*at, error))),
@@ -365,7 +373,8 @@ fn undone(question: &Question, answer: &Answer) -> Option<Question> {
         Wanted::Hits(Hits::Take(n))
             if n > 0 && answer.outcome.allowed && !charges_refusals(&question.algorithm) =>
         {
-            Some(Question { wanted: Wanted::Hits(Hits::Return(n)), role: Role::Shadow, ..question.clone() })
+            let wanted = Wanted::Undo { counted: answer.charged, granted: n.saturating_sub(answer.charged) };
+            Some(Question { wanted, role: Role::Shadow, ..question.clone() })
         }
         _ => None,
     }
@@ -401,7 +410,8 @@ fn by_tag(questions: &[Question]) -> Vec<Vec<usize>> {
 
 impl Counters for Shared {
     async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
-        if self.options.mode != RedisMode::Leased || !asks.iter().all(is_lent) {
+        let may_be_lent = |ask: &Ask<'_>| is_lent(ask) && !self.may_have_grant(ask);
+        if self.options.mode != RedisMode::Leased || !asks.iter().all(may_be_lent) {
             return self.exact(asks).await;
         }
         let lent = async {
@@ -427,6 +437,10 @@ impl Counters for Shared {
             leases: self.leases.len() as u64,
         };
         Some(StoreState { kind: "redis", usage: self.local.usage(), shared: Some(shared) })
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        Some(self)
     }
 }
 
