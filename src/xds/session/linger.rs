@@ -9,6 +9,8 @@ use std::time::Instant;
 pub(super) struct Linger {
     until: HashMap<Arc<str>, Instant>,
     ends: VecDeque<(Instant, Arc<str>)>,
+    /// Until when all are kept, since nobody knows which of them was used last.
+    all: Option<Instant>,
 }
 
 impl Linger {
@@ -18,12 +20,22 @@ impl Linger {
         self.ends.push_back((until, cluster.clone()));
     }
 
+    /// Something is gone of which nobody knows what it referred to.
+    pub(super) fn begin_all(&mut self, until: Instant) {
+        self.all = Some(until);
+    }
+
     pub(super) fn contains(&self, cluster: &str) -> bool {
-        self.until.contains_key(cluster)
+        self.all.is_some() || self.until.contains_key(cluster)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.ends.front().map(|(at, _)| *at)
+        self.ends.front().map(|(at, _)| *at).into_iter().chain(self.all).min()
+    }
+
+    /// Whether the time of all of them together is over now.
+    pub(super) fn end_all(&mut self, now: Instant) -> bool {
+        self.all.take_if(|at| *at <= now).is_some()
     }
 
     /// The next one whose time is over. One that was used again since ends with the last of its times.

@@ -161,6 +161,8 @@ pub struct Session {
     linger: Linger,
     /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
     resumed: bool,
+    /// It holds routes of an earlier stream of which nobody knows what they refer to.
+    users_unknown: bool,
     /// Until when its first requests for what refers to these are awaited, before one of them goes.
     users_awaited: Option<Instant>,
     responses: u64,
@@ -180,6 +182,7 @@ impl Session {
             order: Order::default(),
             linger: Linger::default(),
             resumed: false,
+            users_unknown: false,
             users_awaited,
             responses: 0,
             events: Vec::new(),
@@ -361,22 +364,24 @@ impl Session {
     fn release(&mut self, resource: &Resource, now: Instant) {
         let type_url = resource.type_url().requires();
         for name in self.order.release(resource) {
-            self.on_unused(type_url, &name, now);
-        }
-    }
-
-    /// Nothing that the client holds, as far as is known, refers to a resource any more.
-    fn on_unused(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) {
-        if type_url == TypeUrl::Cluster {
-            self.linger.begin(name, now + self.settings.cluster_linger);
-        } else {
-            self.look_at_removal_again(type_url, name, now);
+            if type_url == TypeUrl::Cluster {
+                self.linger.begin(&name, now + self.settings.cluster_linger);
+            } else {
+                self.look_at_removal_again(type_url, &name, now);
+            }
         }
     }
 
     fn look_at_removal_again(&mut self, type_url: TypeUrl, name: &Arc<str>, now: Instant) {
         if self.channel(type_url).deferred.contains(name) {
             self.look_again(type_url, name, now);
+        }
+    }
+
+    fn look_at_removals_again(&mut self, type_url: TypeUrl, now: Instant) {
+        let names: Vec<_> = self.channel(type_url).deferred.iter().cloned().collect();
+        for name in names {
+            self.look_again(type_url, &name, now);
         }
     }
 
@@ -398,6 +403,11 @@ impl Session {
 
     /// Looks again at removals that waited until everything that may refer to them is known.
     fn recheck_removals(&mut self, now: Instant) {
+        if !self.knows_users(TypeUrl::Cluster) {
+            self.users_unknown = true;
+        } else if std::mem::take(&mut self.users_unknown) {
+            self.linger.begin_all(now + self.settings.cluster_linger);
+        }
         for type_url in TypeUrl::ALL {
             if !self.knows_users(type_url) {
                 continue;
@@ -407,10 +417,7 @@ impl Session {
             if !std::mem::take(&mut channel.awaits_users) {
                 continue;
             }
-            let names: Vec<_> = channel.deferred.iter().cloned().collect();
-            for name in names {
-                self.on_unused(type_url, &name, now);
-            }
+            self.look_at_removals_again(type_url, now);
         }
     }
 }

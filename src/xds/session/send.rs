@@ -23,6 +23,9 @@ enum Verdict {
 impl Session {
     /// The responses that can go now: one at most of each type without a response in flight.
     pub(super) fn flush(&mut self, now: Instant) -> Vec<Response> {
+        if self.linger.end_all(now) {
+            self.look_at_removals_again(TypeUrl::Cluster, now);
+        }
         while let Some(cluster) = self.linger.end(now) {
             self.look_at_removal_again(TypeUrl::Cluster, &cluster, now);
         }
