@@ -34,6 +34,7 @@ use tower::Service as _;
 
 use super::counters::Counters;
 use super::service::RateLimit;
+use super::text;
 
 /// The one call of RLS.
 const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -145,7 +146,7 @@ fn decode(mut body: Bytes) -> Result<RateLimitRequest, Status> {
     if u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize != body.len() {
         return Err(Status::internal("the message is not as long as it says"));
     }
-    RateLimitRequest::decode(body).map_err(|error| Status::internal(error.to_string()))
+    text::decode(body).map_err(|error| Status::internal(error.to_string()))
 }
 
 fn encode(answer: &RateLimitResponse) -> Bytes {

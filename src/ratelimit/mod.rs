@@ -29,5 +29,6 @@ pub mod serve;
 pub mod service;
 mod shown;
 mod subject;
+mod text;
 mod threads;
 mod top;

@@ -163,8 +163,8 @@ fn policy(target: Value, limits: Value, more: Value) -> resolve::Resolved {
 #[test]
 fn every_part_of_a_key_is_asked_for() {
     for (key, text, guards) in [
-        (json!({"cookie": "session"}), "cookie/session", 1),
-        (json!({"query": "model"}), "query/model", 1),
+        (json!({"cookie": "session"}), "cookie/session", 2),
+        (json!({"query": "model"}), "query/model", 2),
         (json!({"path": true}), "path", 0),
         (json!({"method": {}}), "method", 0),
         (json!({"generic": "all"}), "generic/all", 0),
@@ -178,7 +178,7 @@ fn every_part_of_a_key_is_asked_for() {
     let host = host(&[limit]).host.unwrap();
     assert_eq!(&*host.limits[0].id, "RateLimitPolicy/shop/quota/header/x-api-key+path+cookie/c/1s");
     assert_eq!(host.limits[0].key.parts().len(), 3);
-    assert_eq!(host.routes[0].effects.guards.len(), 3);
+    assert_eq!(host.routes[0].effects.guards.len(), 4);
 }
 
 #[test]

@@ -58,13 +58,99 @@ pub(super) fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
             vec![guard(what(), present.inverted()), guard(what(), empty)]
         }
         Key::Cookie(name) => {
-            let given = format!("(?s)(?:.*; *)?{}=[^;].*", pattern::escape(name));
-            vec![guard(format!("cookie {name}"), absent("cookie", given))]
+            let what = || format!("cookie {name}");
+            let name = pattern::escape(name);
+            let given = format!(r"(?s)(?:.*; *)?{name}=\s*[^;,\s].*");
+            // Envoy compares several headers joined by semicolons and counts by them joined by commas, so that what looks
+            // like a further one behind a comma must be one.
+            let behind_a_comma = HeaderMatch::new("cookie", TextMatch::Regex(format!(r"(?s).*, *{name}=.*")));
+            vec![guard(what(), absent("cookie", given)), guard(what(), behind_a_comma)]
         }
         Key::Query(name) => {
+            let what = || format!("query parameter {name}");
             let given = format!(r"(?s)[^?]*\?(?:.*&)?{}=[^&#].*", pattern::escape(name));
-            vec![guard(format!("query parameter {name}"), absent(":path", given))]
+            // Envoy counts the first by its decoded name, and nothing if that one is empty.
+            let empty = format!(r"(?s)[^?]*\?(?:.*&)?{}=?(?:[&#].*)?", encoded(name));
+            let empty = HeaderMatch::new(":path", TextMatch::Regex(empty));
+            vec![guard(what(), absent(":path", given)), guard(what(), empty)]
         }
         _ => Vec::new(),
+    }
+}
+
+/// An expression for a name in all of the ways in which a URL may have it.
+fn encoded(name: &str) -> String {
+    let hex = |digit: u8| match char::from_digit(digit.into(), 16) {
+        Some(letter @ 'a'..='f') => format!("[{letter}{}]", letter.to_ascii_uppercase()),
+        digit => digit.unwrap_or_default().to_string(),
+    };
+    let byte = |byte: u8| {
+        let plain = if byte.is_ascii() {
+            pattern::escape(&char::from(byte).to_string()) + "|"
+        } else {
+            String::new()
+        };
+        format!("(?:{plain}%{}{})", hex(byte >> 4), hex(byte & 15))
+    };
+    name.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+
+    use super::*;
+
+    /// Whether a request with this cookie or path is answered.
+    fn lacks(key: &Key, value: &str) -> bool {
+        let origin =
+            Origin::new(&crate::values::ObjectKey::new(crate::values::Kind::RateLimitPolicy, "n", "p"), "");
+        missing(key, &origin).iter().flat_map(|guard| &guard.when).any(|when| {
+            let TextMatch::Regex(regex) = &when.value else { panic!("{when:?}") };
+            Regex::new(&format!("^(?:{regex})$")).unwrap().is_match(value) != when.invert
+        })
+    }
+
+    #[test]
+    fn what_lacks_a_query_parameter() {
+        let key = Key::Query("model.a".into());
+        for has in [
+            "/?model.a=x",
+            "/p?b=&model.a=%41",
+            "/?model.a=x&model.a=y",
+            "/?model.a==",
+            "/?b&model%2ea=1&model.a=2",
+        ] {
+            assert!(!lacks(&key, has), "{has}");
+        }
+        for hasnt in [
+            "/",
+            "/?",
+            "/?model.a",
+            "/?model.a=",
+            "/?model.a=&b=1",
+            "/?modelxa=1",
+            "/?xmodel.a=1",
+            "/?model%2Ea=1",
+            "/?model.a=&model.a=x",
+            "/?model.a&model.a=x",
+            "/?model%2ea=&model.a=x",
+            "/?%6dodel%2Ea&model.a=x",
+            "/?model.a=x&model.a=",
+        ] {
+            assert!(lacks(&key, hasnt), "{hasnt}");
+        }
+    }
+
+    /// Several headers are joined by semicolons where guards look.
+    #[test]
+    fn what_lacks_a_cookie() {
+        let key = Key::Cookie("s".into());
+        for has in ["s=1", "a=1; s=1", "a=1;s= 1 ; b", "s=; s=1", "s=1,2", "s=1; s="] {
+            assert!(!lacks(&key, has), "{has}");
+        }
+        for hasnt in ["", "a=1", "s=", "s= ; a=1", "xs=1", "s=,1", "a=1,s=2", "a=1, s=2; s=3"] {
+            assert!(lacks(&key, hasnt), "{hasnt}");
+        }
     }
 }

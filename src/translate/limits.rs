@@ -218,9 +218,10 @@ fn told(header: &str) -> String {
     format!("=%REQ({header}):32%")
 }
 
-/// Envoy has no formatter for cookies. Of several of a name the first counts.
+/// Envoy has no formatter for cookies. Of several of a name the first counts. Several headers are joined by commas here; spaces
+/// around a value are no part of it.
 fn cookie(name: &str) -> String {
-    let found = format!("(?:^|; *){}=([^;]+)", pattern::escape(name));
+    let found = format!(r"(?:^|[;,] *){}=\s*([^;,]*[^;,\s])", pattern::escape(name));
     format!("%CEL(re.extract(request.headers[\"cookie\"], r\"{found}\", r\"\\1\"))%")
 }
 
