@@ -211,7 +211,9 @@ impl<C: Counters> RateLimit<C> {
             match (subject, outcome) {
                 (Subject::Limited(limited), Some(outcome)) if allowed || !outcome.allowed => {
                     match limited.origin {
-                        Origin::Rule(rule) => self.decisions.count(&rule.tally, &limited.ask(), outcome),
+                        Origin::Rule(rule) => {
+                            self.decisions.count(&rule.counts.tally, &limited.ask(), outcome)
+                        }
                         Origin::Ours => self.decisions.count_ours(limits, &limited.ask(), outcome, None),
                         Origin::Told => {
                             let told = Some(limited.limit.algorithm);
@@ -221,7 +223,7 @@ impl<C: Counters> RateLimit<C> {
                     }
                 }
                 (Subject::Unlimited(rule), _) if allowed => {
-                    self.decisions.count_tally(&rule.tally, true, Role::Binding);
+                    self.decisions.count_tally(&rule.counts.tally, true, Role::Binding);
                 }
                 (Subject::Unknown, _) => self.decisions.count_unknown(),
                 _ => {}

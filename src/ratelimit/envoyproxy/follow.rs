@@ -189,7 +189,7 @@ mod tests {
     fn the_last_good_rules_stay() {
         let mut folder = Folder::new(LIMIT);
         let rule = folder.2.borrow().iter().next().unwrap().clone();
-        Decisions::default().count_tally(&rule.tally, false, Role::Binding);
+        Decisions::default().count_tally(&rule.counts.tally, false, Role::Binding);
         drop(rule);
         for wrong in ["domain: [", "domain: ''", &format!("{LIMIT}\nnope: 1")] {
             folder.write("a.yaml", wrong);

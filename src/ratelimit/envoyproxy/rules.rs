@@ -45,18 +45,23 @@ pub struct Rule {
     /// Sent along in the dynamic metadata while it is within its limit.
     pub metadata: Map<String, Value>,
     /// Outlives its changes.
-    pub(in crate::ratelimit) tally: Arc<Tally>,
-    /// Outlives its changes.
-    pub(super) hits: Arc<Hits>,
+    pub(in crate::ratelimit) counts: Arc<Counts>,
     /// How its metrics are named, where that is not by its place.
     pub(super) naming: Option<Naming>,
+}
+
+/// What a rule decided, and what came of hits by it; side by side, since a decision counts in both.
+#[derive(Debug, Default)]
+pub(in crate::ratelimit) struct Counts {
+    pub(in crate::ratelimit) tally: Tally,
+    pub(super) hits: Hits,
 }
 
 impl Rule {
     /// What it decided so far.
     #[must_use]
     pub fn decided(&self) -> Decided {
-        self.tally.read()
+        self.counts.tally.read()
     }
 }
 
@@ -98,8 +103,7 @@ impl Rules {
         for rule in self.trie.rules_mut() {
             let before = known.get(&rule.path);
             if let (Some(rule), Some(before)) = (Arc::get_mut(rule), before) {
-                rule.tally = before.tally.clone();
-                rule.hits = before.hits.clone();
+                rule.counts = before.counts.clone();
             }
         }
         self.stats = before.stats.clone();
@@ -126,7 +130,9 @@ impl Rules {
 
     /// Those that metrics tell apart, with what they decided.
     pub(in crate::ratelimit) fn labelled(&self) -> impl Iterator<Item = (Arc<str>, Decided)> {
-        self.iter().filter(|rule| rule.tally.is_labelled()).map(|rule| (rule.path.clone(), rule.decided()))
+        self.iter()
+            .filter(|rule| rule.counts.tally.is_labelled())
+            .map(|rule| (rule.path.clone(), rule.decided()))
     }
 
     fn add(&mut self, name: &str, file: File) -> Result<(), Error> {
@@ -262,8 +268,7 @@ fn rule(descriptor: &Descriptor, here: &Above<'_>, at: &str) -> Result<Option<Ru
         name: limit.name.as_str().into(),
         replaces: limit.replaces.iter().map(|replaced| replaced.name.as_str().into()).collect(),
         metadata: descriptor.metadata.clone(),
-        tally: Arc::default(),
-        hits: Arc::default(),
+        counts: Arc::default(),
         naming: Naming::new(here.domain, here.levels, descriptor.detailed_metric),
     }))
 }

@@ -115,7 +115,7 @@ impl Stats {
 
     /// Makes room where rules have gone.
     pub(super) fn keep(&self, rules: &Rules) {
-        let labelled = rules.iter().filter(|rule| rule.hits.is_labelled()).count();
+        let labelled = rules.iter().filter(|rule| rule.counts.hits.is_labelled()).count();
         self.labelled.store(labelled, Ordering::Relaxed);
         let naming = rules.iter().filter(|rule| rule.naming.is_some());
         self.names.keep(&naming.map(|rule| &*rule.path).collect::<HashSet<_>>());
@@ -126,10 +126,10 @@ impl Stats {
         if rule.naming.as_ref().is_some_and(|naming| self.names.count(naming, &rule.path, entries, hits)) {
             return;
         }
-        rule.hits.add(hits);
+        rule.counts.hits.add(hits);
         let one_more = |labelled| (labelled < LABELLED).then_some(labelled + 1);
         let first = || self.labelled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
-        if !rule.hits.labelled.get_or_init(first) {
+        if !rule.counts.hits.labelled.get_or_init(first) {
             self.others.add(hits);
         }
     }
@@ -195,11 +195,11 @@ pub(in crate::ratelimit) fn encode(
 
 fn by_rule(encoder: &mut DescriptorEncoder, rules: &Rules) -> fmt::Result {
     let mut places: BTreeMap<[String; 3], [u64; 5]> = BTreeMap::new();
-    let labelled = rules.iter().filter(|rule| rule.hits.is_labelled());
+    let labelled = rules.iter().filter(|rule| rule.counts.hits.is_labelled());
     let others = ([OTHER, "", ""].map(str::to_owned), rules.stats.others.read());
     let names = rules.stats.names.read();
     let named = names.iter().map(|(name, hits)| (place(name), *hits));
-    let all = labelled.map(|rule| (place(&rule.path), rule.hits.read())).chain([others]).chain(named);
+    let all = labelled.map(|rule| (place(&rule.path), rule.counts.hits.read())).chain([others]).chain(named);
     // Rules that differ further down are one there.
     for (place, hits) in all.filter(|(_, hits)| *hits != [0; 5]) {
         let sums = places.entry(place).or_default();
