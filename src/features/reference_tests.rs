@@ -31,11 +31,17 @@ map $http_x_api_key $tier { default free; "~^pro_" pro; }    # equal text first,
 if ($http_x_api_key = "") { return 401 '{"error": "no key"}'; }
 if ($tier = free) { limit_req zone=free burst=5 nodelay; }   # also !=, ~, ~*, !~, !~* of headers
 add_header X-Tier $tier;
+limit_req_zone $http_x_api_key zone=told:10m rate=$upstream_http_x_rate_limit;
+proxy_set_header X-User $upstream_http_x_user_id;            # also $http_NAME, variables of maps, and text
 ```
 
 All Ingresses that limit by a zone of the ConfigMap with one burst share its counters. As in nginx, a request whose key is
 empty is not counted: an `if` has to refuse it. A burst without `nodelay` is let through at once, since nothing can be made
 to wait.
+
+`$upstream_http_NAME` is a header of the answer of `auth-url`, and has to be among its `auth-response-headers`. A rate that it
+says (`100r/m`; also `r/s`, `r/h`, `r/d`) counts for each key by itself, after `auth-url` has let the request in; a key of
+which it says none, or says it otherwise, is not limited.
 "#;
 
 fn reference() -> String {

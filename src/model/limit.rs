@@ -37,7 +37,7 @@ mod told;
 mod wire;
 
 pub use pattern::Pattern;
-pub use told::{TOLD_ENTRY, told_rate};
+pub use told::{TOLD_ENTRY, ToldRate, told_rate};
 pub use wire::WireError;
 
 pub use crate::values::LimitKey as Key;
@@ -83,6 +83,9 @@ pub struct Limit {
     /// Whether requests say another rate for their key ([`TOLD_ENTRY`]), which counts before any plan.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
+    /// The burst of that rate, which is counted as nginx's `limit_req` then; without it, in windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_burst: Option<u32>,
 }
 
 /// What the hits of a limit are, to clients.
@@ -152,6 +155,7 @@ impl Limit {
             body: None,
             openai_headers: None,
             told: false,
+            told_burst: None,
         }
     }
 }

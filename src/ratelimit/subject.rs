@@ -15,7 +15,7 @@ use super::envoyproxy::{Compatible, Rule, Rules};
 use super::envoyproxy::{counted, window, window_of};
 use super::service::Modes;
 use crate::model::limit::{
-    Algorithm, DOMAIN, LIMIT_ENTRY, Limit, LimitSet, SETTLE_ENTRY, TOLD_ENTRY, told_rate,
+    DOMAIN, LIMIT_ENTRY, Limit, LimitSet, SETTLE_ENTRY, TOLD_ENTRY, ToldRate, told_rate,
 };
 
 /// What a descriptor comes to.
@@ -114,7 +114,7 @@ fn subject<'a>(
         if let Some(limit) = limits.get(&first.value) {
             let (key, told) = told(key);
             let (limit, origin) = match told.filter(|_| limit.told) {
-                Some(algorithm) => (Cow::Owned(limit.counted_by(algorithm)), Origin::Told),
+                Some(rate) => (Cow::Owned(limit.told(rate)), Origin::Told),
                 None => (limit.for_value(key.first().map_or("", |entry| &entry.value)), Origin::Ours),
             };
             let origin = if settled { Origin::Settled } else { origin };
@@ -135,7 +135,7 @@ fn subject<'a>(
 }
 
 /// A key, and the rate that is told for it.
-fn told(entries: &[Entry]) -> (&[Entry], Option<Algorithm>) {
+fn told(entries: &[Entry]) -> (&[Entry], Option<ToldRate>) {
     match entries.split_last() {
         Some((last, key)) if last.key == TOLD_ENTRY => (key, told_rate(&last.value)),
         _ => (entries, None),

@@ -6,7 +6,7 @@ use super::draft::Draft;
 use crate::features::cost::Cost;
 use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
-use crate::features::snippets::Branch;
+use crate::features::snippets::{Branch, Rate};
 use crate::model::limit::{Algorithm, Key, Limit};
 use crate::values::{ObjectKey, Origin};
 
@@ -15,6 +15,9 @@ const MINUTE_MS: u64 = 60_000;
 
 /// How long a request counts as under way if nobody says that it ended, since the Envoy that served it is gone.
 const LEASE_MS: u64 = 10 * MINUTE_MS;
+
+/// What counts where a rate is to be told and none is.
+const NO_LIMIT: Algorithm = Algorithm::FixedWindow { requests: u32::MAX, window_ms: SECOND_MS };
 
 /// `limit-rps` and its like.
 pub(crate) fn of_annotations(
@@ -66,6 +69,7 @@ pub(crate) fn of_annotations(
 /// says so.
 pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, effects: &mut Effects) {
     effects.guards.extend(branch.guards.iter().cloned());
+    effects.request_headers.extend(branch.request_headers.iter().cloned());
     effects.response_headers.extend(branch.response_headers.iter().cloned());
     let untold = !draft.settings.envoy_limit_headers;
     for limit in &branch.limits {
@@ -73,8 +77,15 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
         if let Key::Header(name) = &limit.key {
             count_first(name, effects);
         }
-        let algorithm = Algorithm::limit_req(limit.requests, limit.period_ms, limit.burst);
-        draft.limit(Limit::new(id.clone(), limit.key.clone(), algorithm));
+        let (algorithm, told) = match &limit.rate {
+            Rate::Fixed { requests, period_ms } => {
+                (Algorithm::limit_req(*requests, *period_ms, limit.burst), None)
+            }
+            Rate::Told(header) => (NO_LIMIT, Some(header.clone())),
+        };
+        let told_burst = told.as_ref().map(|_| limit.burst);
+        let rule = Limit::new(id.clone(), limit.key.clone(), algorithm);
+        draft.limit(Limit { told: told.is_some(), told_burst, ..rule });
         effects.rate_limits.push(RouteLimit {
             id,
             key: limit.key.clone(),
@@ -82,8 +93,8 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             exempt: Vec::new(),
             under_way: false,
             cost: Cost::One,
-            after_auth: false,
-            told: None,
+            after_auth: told.is_some(),
+            told,
             refusal: Refusal { untold, ..Refusal::status(limit.status.unwrap_or(status)) },
             origin: limit.origin.clone(),
         });

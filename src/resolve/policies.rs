@@ -284,6 +284,7 @@ impl Builder<'_, '_> {
                 body: body.clone(),
                 openai_headers,
                 told: told.is_some(),
+                told_burst: None,
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,

@@ -99,7 +99,8 @@ pub(super) fn source<'a>(
     let policies = Policies::read(&mut reader);
     let limit_status = request_limits::request_status(&mut reader);
     let unread = reader.refused();
-    let snippets = snippets::read(key, annotations, defaults);
+    let answered = policies.auth_url.as_ref().map_or(&[][..], |auth| &auth.question.response_headers);
+    let snippets = snippets::read(key, annotations, defaults, answered);
     let refused = refused(draft, key, annotations, defaults, &snippets);
 
     let mut effects = with_defaults(policies.effects());

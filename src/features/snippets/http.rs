@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Rate;
 use super::syntax::Directive;
 use crate::values::matching::{HeaderMatch, TextMatch};
 use crate::values::{LimitKey, Origin, header, pattern};
@@ -10,9 +11,7 @@ use crate::values::{LimitKey, Origin, header, pattern};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Zone {
     pub(super) key: LimitKey,
-    /// Requests in a period.
-    pub(super) requests: u32,
-    pub(super) period_ms: u64,
+    pub(super) rate: Rate,
     /// What declares it: all who limit by the zone share its counters.
     pub(super) origin: Origin,
 }
@@ -27,6 +26,8 @@ pub(super) struct Map {
 /// What is declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Declared {
+    /// The headers that the upstream has of the answer of `auth-url` alone, in lower case.
+    pub(super) answered: Vec<String>,
     pub(super) zones: BTreeMap<String, Zone>,
     pub(super) maps: BTreeMap<String, Map>,
     /// `limit_req_status`
@@ -74,29 +75,33 @@ fn zone(key: &str, parameters: &[&str], origin: &Origin) -> Result<(String, Zone
             LimitKey::Header(name.ok_or_else(|| format!("{key} is no key that is read; {FORM}"))?.into())
         }
     };
-    let (mut name, mut rate) = (None, None);
+    let (mut name, mut known) = (None, None);
     for parameter in parameters {
         if let Some((given, size)) = parameter.strip_prefix("zone=").and_then(|zone| zone.split_once(':')) {
             let number = size.trim_end_matches(['k', 'K', 'm', 'M']);
             let is_size = size.len() - number.len() <= 1 && number.parse::<u64>().is_ok_and(|size| size > 0);
             name = (is_name(given) && is_size).then_some(given);
         } else if let Some(given) = parameter.strip_prefix("rate=") {
-            rate = parse_rate(given);
+            known = rate(given);
         } else {
             return Err(format!("{parameter} is not read; {FORM}"));
         }
     }
-    let (Some(name), Some((requests, period_ms))) = (name, rate) else { return Err(FORM.to_owned()) };
-    Ok((name.to_owned(), Zone { key, requests, period_ms, origin: origin.clone() }))
+    let (Some(name), Some(rate)) = (name, known) else { return Err(FORM.to_owned()) };
+    Ok((name.to_owned(), Zone { key, rate, origin: origin.clone() }))
 }
 
-fn parse_rate(text: &str) -> Option<(u32, u64)> {
+fn rate(text: &str) -> Option<Rate> {
+    if let Some(header) = answered(text) {
+        return Some(Rate::Told(header.into()));
+    }
     let (number, period_ms) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
         (Some(number), _) => (number, 1_000),
         (_, Some(number)) => (number, 60_000),
         _ => return None,
     };
-    Some((decimal(number).filter(|requests| *requests > 0)?, period_ms))
+    let requests = decimal(number).filter(|requests| *requests > 0)?;
+    Some(Rate::Fixed { requests, period_ms })
 }
 
 /// A whole number in digits alone.
@@ -110,9 +115,18 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// The header that a variable stands for, in lower case.
+/// The request header that a variable stands for, in lower case.
 pub(super) fn header_of(variable: &str) -> Option<String> {
-    let name = variable.strip_prefix("$http_")?;
+    named(variable.strip_prefix("$http_")?)
+}
+
+/// The header of an answer that a variable stands for, in lower case. Manifests mean the answer of `auth-url` by it, since
+/// there is no other when requests are counted and sent on.
+pub(super) fn answered(variable: &str) -> Option<String> {
+    named(variable.strip_prefix("$upstream_http_")?)
+}
+
+fn named(name: &str) -> Option<String> {
     let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let name = name.to_ascii_lowercase().replace('_', "-");
     (plain && header::is_name(&name)).then_some(name)

@@ -1,6 +1,7 @@
 //! What a snippet says of a location: limits, answers, headers, and conditions for them.
 
-use super::http::{Declared, anywhere, decimal, header_of, is_empty};
+use super::Rate;
+use super::http::{Declared, answered, anywhere, decimal, header_of, is_empty};
 use super::syntax::Directive;
 use crate::values::header;
 use crate::values::header::escape_format;
@@ -15,6 +16,8 @@ pub(super) enum Statement {
     Return { status: u16, body: String },
     /// `add_header`
     Header { name: String, value: Vec<Piece> },
+    /// `proxy_set_header`
+    RequestHeader { name: String, value: Vec<Piece> },
     /// `if`
     If { condition: Condition, then: Vec<Statement> },
 }
@@ -53,12 +56,12 @@ pub(super) fn statement(
             returns(status, body.first().copied().unwrap_or_default())
         }
         (["add_header", name, value] | ["add_header", name, value, "always"], None) => {
-            if !header::is_name(name)
-                || OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name))
-            {
-                return Err(format!("add_header {name} is not read"));
-            }
-            Ok(Statement::Header { name: name.to_ascii_lowercase(), value: pieces(value, declared)? })
+            let name = plain_header(name).ok_or_else(|| format!("add_header {name} is not read"))?;
+            Ok(Statement::Header { name, value: pieces(value, declared, &[])? })
+        }
+        (["proxy_set_header", name, value], None) => {
+            let name = plain_header(name).ok_or_else(|| format!("proxy_set_header {name} is not read"))?;
+            Ok(Statement::RequestHeader { name, value: pieces(value, declared, &declared.answered)? })
         }
         (["if", condition @ ..], Some(block)) => {
             let condition = condition_of(condition, declared)?;
@@ -72,7 +75,13 @@ pub(super) fn statement(
     }
 }
 
-/// Headers that a response cannot be given.
+/// The name of a header that may be set, in lower case.
+fn plain_header(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    (header::is_name(&name) && !OF_THE_CONNECTION.contains(&&*name)).then_some(name)
+}
+
+/// Headers that neither a request nor a response can be given.
 const OF_THE_CONNECTION: &[&str] =
     &["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
@@ -94,8 +103,15 @@ fn limit(
         }
     }
     let zone = zone.ok_or("limit_req names a zone")?;
-    if !declared.zones.contains_key(&zone) {
-        return Err(format!("no limit_req_zone declares the zone {zone}"));
+    match declared.zones.get(&zone).map(|zone| &zone.rate) {
+        None => return Err(format!("no limit_req_zone declares the zone {zone}")),
+        Some(Rate::Told(header)) if !declared.answered.iter().any(|known| **known == **header) => {
+            return Err(format!(
+                "the rate of the zone {zone} is told by {header}, which is not among the auth-response-headers of an \
+                 auth-url, so that clients could say what they like"
+            ));
+        }
+        Some(_) => {}
     }
     if burst > 0 && !at_once {
         note(format!(
@@ -163,8 +179,8 @@ fn condition_of(words: &[&str], declared: &Declared) -> Result<Condition, String
     }))
 }
 
-/// Text and variables; a `$` that begins no name is text, as it is to nginx.
-fn pieces(text: &str, declared: &Declared) -> Result<Vec<Piece>, String> {
+/// Text and variables; a `$` that begins no name is text, as it is to nginx. Of these headers of an answer there is one.
+fn pieces(text: &str, declared: &Declared, of_answers: &[String]) -> Result<Vec<Piece>, String> {
     if !header::is_value(text) {
         return Err("a header's value has no control characters".to_owned());
     }
@@ -177,7 +193,8 @@ fn pieces(text: &str, declared: &Declared) -> Result<Vec<Piece>, String> {
             .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
             .map_or(variable.len(), |end| end + 1);
         let (variable, after) = variable.split_at(end);
-        pieces.push(match header_of(variable) {
+        let of_answer = answered(variable).filter(|header| of_answers.contains(header));
+        pieces.push(match header_of(variable).or(of_answer) {
             Some(header) => Piece::Text(format!("%REQ({header})%")),
             None if declared.maps.contains_key(&variable[1..]) => Piece::Map(variable[1..].to_owned()),
             None => return Err(format!("the variable {variable} is not read")),

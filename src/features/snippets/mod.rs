@@ -7,10 +7,12 @@
 //! if ($http_x_api_key = "") { return 401 "a key is required"; }
 //! if ($tier = "free") { limit_req zone=free burst=5 nodelay; }
 //! add_header X-Tier $tier;
+//! proxy_set_header X-User $upstream_http_x_user;
 //! ```
 //!
 //! nginx takes zones and maps at its `http` level alone, and no `limit_req` within an `if`; what manifests mean by that is
-//! plain, so it is done. A snippet with anything else in it has no effect at all, or, where it keeps somebody out, refuses
+//! plain, so it is done: so is what they mean by headers of an upstream's answer where there is none yet but that of
+//! `auth-url`, a rate among them (`rate=$upstream_http_x_rate_limit`). A snippet with anything else in it has no effect at all, or, where it keeps somebody out, refuses
 //! all requests: `protective` tells which.
 //!
 //! What a map says depends on the request, so routes are split: one for each outcome, in order.
@@ -22,6 +24,7 @@ mod syntax;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use self::http::{Declared, Map};
 use self::location::{Condition, Piece, Statement};
@@ -66,8 +69,24 @@ pub struct Branch {
     pub guards: Vec<Guard>,
     /// Limits.
     pub limits: Vec<ZoneLimit>,
+    /// Changes of what the upstream gets.
+    pub request_headers: Vec<HeaderOperation>,
     /// Changes of response headers.
     pub response_headers: Vec<HeaderOperation>,
+}
+
+/// How often something may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// So often for every key.
+    Fixed {
+        /// Requests in a period.
+        requests: u32,
+        /// The period in milliseconds.
+        period_ms: u64,
+    },
+    /// As this header says, which the answer of `auth-url` sets: `100r/m`. Not limited where it says none.
+    Told(Arc<str>),
 }
 
 /// nginx's `limit_req` by a zone.
@@ -77,10 +96,8 @@ pub struct ZoneLimit {
     pub id: String,
     /// What it counts by.
     pub key: LimitKey,
-    /// Requests in a period.
-    pub requests: u32,
-    /// The period in milliseconds.
-    pub period_ms: u64,
+    /// How often.
+    pub rate: Rate,
     /// How many more may come at once.
     pub burst: u32,
     /// The status of a refusal, if a snippet says so.
@@ -109,11 +126,13 @@ fn declared(text: &str, origin: &Origin) -> Result<Declared, String> {
     Ok(declared)
 }
 
-/// Reads the snippets of an object, by what the ConfigMap declares.
+/// Reads the snippets of an object, by what the ConfigMap declares. `answered` are the headers that the upstream has of the
+/// answer of `auth-url` alone, in lower case.
 pub fn read(
     object: &ObjectKey,
     annotations: Option<&BTreeMap<String, String>>,
     config_map: Option<(&ObjectKey, &BTreeMap<String, String>)>,
+    answered: &[String],
 ) -> Snippets {
     let mut snippets = Snippets::default();
     let given = ANNOTATIONS.iter().filter_map(|name| {
@@ -127,7 +146,7 @@ pub fn read(
     let http = config_map.and_then(|(config_map, data)| {
         declared(data.get(KEY)?, &Origin::new(config_map, format!("data.{KEY}"))).ok()
     });
-    let mut known = http.unwrap_or_default();
+    let mut known = Declared { answered: answered.to_vec(), ..http.unwrap_or_default() };
     let mut all = Vec::new();
     for (name, text, origin) in given {
         match statements(text, &origin, &known) {
@@ -218,7 +237,7 @@ fn branches(all: &[(Statement, Origin)], known: &Declared) -> Result<Vec<Branch>
 fn questions(all: &[(Statement, Origin)]) -> BTreeSet<Question> {
     let mut questions = BTreeSet::new();
     let of_value = |questions: &mut BTreeSet<Question>, statement: &Statement| {
-        if let Statement::Header { value, .. } = statement {
+        if let Statement::Header { value, .. } | Statement::RequestHeader { value, .. } = statement {
             let maps = value.iter().filter_map(|piece| match piece {
                 Piece::Map(name) => Some(Question::Map(name.clone())),
                 Piece::Text(_) => None,
@@ -314,8 +333,7 @@ impl Branch {
                 let limit = ZoneLimit {
                     id: format!("{}/zone/{zone}/burst/{burst}", declared.origin.object),
                     key: declared.key.clone(),
-                    requests: declared.requests,
-                    period_ms: declared.period_ms,
+                    rate: declared.rate.clone(),
                     burst: *burst,
                     status: known.status,
                     origin: origin.clone(),
@@ -333,21 +351,32 @@ impl Branch {
                 origin: origin.clone(),
             }),
             Statement::Header { name, value } => {
-                let text: String = value
-                    .iter()
-                    .map(|piece| match piece {
-                        Piece::Text(text) => text.clone(),
-                        Piece::Map(name) => {
-                            let said = answers.get(&Question::Map(name.clone()));
-                            crate::values::header::escape_format(said.map_or("", String::as_str))
-                        }
-                    })
-                    .collect();
+                let text = text(value, answers);
                 if !text.is_empty() {
                     self.response_headers.push(HeaderOperation::Add(name.clone(), text));
                 }
             }
+            // An empty value is no header, as to nginx.
+            Statement::RequestHeader { name, value } => {
+                let text = text(value, answers);
+                self.request_headers.push(match text.is_empty() {
+                    true => HeaderOperation::Remove(name.clone()),
+                    false => HeaderOperation::Set(name.clone(), text),
+                });
+            }
             Statement::If { .. } => {}
         }
     }
+}
+
+/// An Envoy format string of these.
+fn text(value: &[Piece], answers: &Answers<'_>) -> String {
+    let piece = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Map(name) => {
+            let said = answers.get(&Question::Map(name.clone()));
+            crate::values::header::escape_format(said.map_or("", String::as_str))
+        }
+    };
+    value.iter().map(piece).collect()
 }

@@ -16,7 +16,7 @@ fn read_with(snippet: &str, http: &str) -> Snippets {
     let config_map = ObjectKey::new(Kind::ConfigMap, "ingress-nginx", "zones");
     let annotations: Texts = [(format!("{PREFIX}configuration-snippet"), snippet.to_owned())].into();
     let data: Texts = [(KEY.to_owned(), http.to_owned())].into();
-    read(&object(), Some(&annotations), Some((&config_map, &data)))
+    read(&object(), Some(&annotations), Some((&config_map, &data)), &ANSWERED.map(str::to_owned))
 }
 
 /// Why it is not read.
@@ -25,6 +25,9 @@ fn unread(snippet: &str) -> String {
     assert_eq!(snippets.branches, [], "{snippet}");
     snippets.unread.get("configuration-snippet").unwrap_or_else(|| panic!("{snippet} is read")).clone()
 }
+
+/// Headers of the answer of `auth-url`.
+const ANSWERED: [&str; 2] = ["x-rate-limit", "x-user-id"];
 
 const ZONES: &str = r#"
     # Zones by tier
@@ -80,8 +83,9 @@ fn what_asks_for_nothing_is_one_branch() {
     let [branch] = &snippets.branches[..] else { panic!("{:?}", snippets.branches) };
     assert_eq!(branch.when, []);
     assert_eq!(branch.limits.len(), 2);
-    assert_eq!((&branch.limits[0].key, branch.limits[0].requests), (&LimitKey::ClientAddress, 5));
-    assert_eq!((branch.limits[1].burst, branch.limits[1].period_ms), (0, 60_000));
+    let rate = |requests, period_ms| Rate::Fixed { requests, period_ms };
+    assert_eq!((&branch.limits[0].key, &branch.limits[0].rate), (&LimitKey::ClientAddress, &rate(5, 1_000)));
+    assert_eq!((branch.limits[1].burst, &branch.limits[1].rate), (0, &rate(10, 60_000)));
     assert_eq!(branch.response_headers, [HeaderOperation::Add("x-a".into(), "100%%".into())]);
     assert_eq!(snippets.notes, []);
 }
@@ -125,6 +129,25 @@ fn zones_in_the_snippet_are_the_ingresss_own() {
 }
 
 #[test]
+fn the_answer_of_auth_url_says_rates_and_headers() {
+    let snippets = read_with(
+        r#"limit_req_zone $http_x_api_key zone=told:10m rate=$upstream_http_x_rate_limit;
+           limit_req zone=told burst=10 nodelay;
+           proxy_set_header X-User-ID $upstream_http_x_user_id;
+           proxy_set_header X-Who "user $upstream_http_x_user_id of $http_x_team";
+           proxy_set_header X-Debug "";"#,
+        "",
+    );
+    let [branch] = &snippets.branches[..] else { panic!("{snippets:?}") };
+    let limits: Vec<_> = branch.limits.iter().map(|limit| (limit.rate.clone(), limit.burst)).collect();
+    assert_eq!(limits, [(Rate::Told("x-rate-limit".into()), 10)]);
+    let set = |name: &str, value: &str| HeaderOperation::Set(name.into(), value.into());
+    let who = set("x-who", "user %REQ(x-user-id)% of %REQ(x-team)%");
+    let debug = HeaderOperation::Remove("x-debug".into());
+    assert_eq!(branch.request_headers, [set("x-user-id", "%REQ(x-user-id)%"), who, debug]);
+}
+
+#[test]
 fn what_is_not_read_is_said() {
     for (snippet, why) in [
         ("deny all;", "line 1: `deny` is not read"),
@@ -158,7 +181,15 @@ fn what_is_not_read_is_said() {
         ("map $http_a $b { ~( c; }", "regular expression"),
         ("limit_req_zone $uri zone=a:1m rate=1r/s;", "$uri"),
         ("limit_req_zone $http_a zone=a rate=1r/s;", "form"),
-        ("limit_req_zone $http_a zone=a:1m rate=$upstream_http_x;", "form"),
+        (
+            "limit_req_zone $http_a zone=a:1m rate=$upstream_http_x; limit_req zone=a;",
+            "auth-response-headers",
+        ),
+        ("limit_req_zone $http_a zone=a:1m rate=$http_x;", "form"),
+        ("proxy_set_header X-A $upstream_http_x;", "$upstream_http_x"),
+        ("proxy_set_header Host a.example.com;", "Host"),
+        ("proxy_set_header X-A;", "`proxy_set_header`"),
+        ("add_header X-A $upstream_http_x_user_id;", "$upstream_http_x_user_id"),
         ("limit_req_zone $http_a zone=a:1m rate=0r/s;", "form"),
         ("limit_req_zone $http_a zone=free:1m rate=1r/s;", "twice"),
         ("limit_req_zone $http_a zone=a:1m rate=1r/s sync;", "sync"),
@@ -179,9 +210,9 @@ fn one_snippet_of_two() {
         (format!("{PREFIX}configuration-snippet"), "limit_req zone=a;".to_owned()),
     ]
     .into();
-    let snippets = read(&object(), Some(&annotations), None);
+    let snippets = read(&object(), Some(&annotations), None, &[]);
     assert_eq!((snippets.branches.len(), snippets.unread.len()), (1, 0));
-    assert_eq!(read(&object(), Some(&Texts::new()), None), Snippets::default());
+    assert_eq!(read(&object(), Some(&Texts::new()), None, &[]), Snippets::default());
 }
 
 #[test]
@@ -206,7 +237,7 @@ proptest! {
         parts in prop::collection::vec(prop::sample::select(vec![
             "if", "(", "$http_a", "$tier", "=", "!=", "~", "\"\"", ")", "{", "}", ";", "return", "401", "limit_req",
             "zone=free", "zone=", "burst=5", "nodelay", "map", "default", "~^a", "limit_req_zone", "zone=z:1m",
-            "rate=1r/s", "add_header", "X-A", "$", "%", "'", "\\",
+            "rate=1r/s", "add_header", "X-A", "rate=$upstream_http_x_rate_limit", "proxy_set_header", "$upstream_http_x_user_id", "$", "%", "'", "\\",
         ]), 0..24),
     ) {
         let snippets = read_with(&parts.join(" "), ZONES);

@@ -1,6 +1,6 @@
 //! Rates that come with a request: whoever let it in said how much its key may.
 
-use super::Algorithm;
+use super::{Algorithm, Limit};
 
 /// The name of a descriptor's last entry, whose value says the rate behind `=`, so that there is one where nobody said any.
 /// It is no part of the key.
@@ -9,7 +9,7 @@ pub const TOLD_ENTRY: &str = "told";
 /// The rate that the value of an entry says, in nginx's form (`100r/m`) with hours and days beside seconds and minutes. None
 /// where it is of another form: the limit's own numbers count.
 #[must_use]
-pub fn told_rate(value: &str) -> Option<Algorithm> {
+pub fn told_rate(value: &str) -> Option<ToldRate> {
     const DIGITS: usize = 9;
     let (requests, unit) = value.strip_prefix('=')?.split_once("r/")?;
     let window_ms = match unit {
@@ -20,7 +20,28 @@ pub fn told_rate(value: &str) -> Option<Algorithm> {
         _ => return None,
     };
     let is_number = (1..=DIGITS).contains(&requests.len()) && requests.bytes().all(|b| b.is_ascii_digit());
-    Some(Algorithm::window(requests.parse().ok().filter(|_| is_number)?, window_ms))
+    Some(ToldRate { requests: requests.parse().ok().filter(|_| is_number)?, window_ms })
+}
+
+/// So many requests in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldRate {
+    /// Requests.
+    pub requests: u32,
+    /// In so many milliseconds.
+    pub window_ms: u64,
+}
+
+impl Limit {
+    /// The limit with this rate for all keys.
+    #[must_use]
+    pub fn told(&self, ToldRate { requests, window_ms }: ToldRate) -> Self {
+        self.counted_by(match self.told_burst {
+            // A bucket of a rate of none lets one through.
+            Some(burst) if requests > 0 => Algorithm::limit_req(requests, window_ms, burst),
+            _ => Algorithm::window(requests, window_ms),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -35,7 +56,7 @@ mod tests {
             ("=0r/h", (0, 3_600_000)),
             ("=999999999r/d", (999_999_999, 86_400_000)),
         ] {
-            assert_eq!(told_rate(value).map(|rate| rate.quota()), Some(quota), "{value}");
+            assert_eq!(told_rate(value).map(|rate| (rate.requests, rate.window_ms)), Some(quota), "{value}");
         }
         for value in [
             "",

@@ -38,7 +38,8 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers, told } = limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers, told, told_burst } =
+            limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
@@ -49,6 +50,7 @@ impl From<&Limit> for message::Limit {
             body: body.as_ref().map(message::Body::from),
             openai_headers: openai_headers.map_or(message::Counted::Unspecified, Into::into).into(),
             told: *told,
+            told_burst: *told_burst,
         }
     }
 }
@@ -59,7 +61,7 @@ impl TryFrom<message::Limit> for Limit {
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
         let failure_mode = read_failure_mode(message.failure_mode());
         let openai_headers = read_counted(message.openai_headers());
-        let message::Limit { id, key, algorithm, plans, shadow, body, told, .. } = message;
+        let message::Limit { id, key, algorithm, plans, shadow, body, told, told_burst, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));
         }
@@ -76,6 +78,7 @@ impl TryFrom<message::Limit> for Limit {
             body: body.map(read_body).transpose()?,
             openai_headers,
             told,
+            told_burst,
         })
     }
 }
@@ -348,17 +351,19 @@ mod tests {
         let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
         let counted = prop::sample::select(vec![None, Some(Counted::Requests), Some(Counted::Tokens)]);
         let modes = prop::sample::select(modes);
-        (".{1,30}", key(), algorithm(), plans, any::<(bool, bool)>(), modes, body, counted).prop_map(
-            |(id, key, algorithm, plans, (shadow, told), failure_mode, body, openai_headers)| Limit {
+        let flags = any::<(bool, bool, Option<u32>)>();
+        (".{1,30}", key(), algorithm(), plans, flags, modes, body, counted).prop_map(
+            |(id, key, algorithm, plans, flags, failure_mode, body, openai_headers)| Limit {
                 id: id.into(),
                 key,
                 algorithm,
                 plans,
-                shadow,
+                shadow: flags.0,
                 failure_mode,
                 body,
                 openai_headers,
-                told,
+                told: flags.1,
+                told_burst: flags.2,
             },
         )
     }

@@ -187,11 +187,11 @@ impl<C: Counters> Desk<C> {
             let problem = "counts by no rate of an answer (authHeader)";
             return Err(Problem::Invalid(format!("rate: {} {problem}", found.shown.0)));
         };
-        let Some(algorithm) = told_rate(&format!("={rate}")) else {
+        let Some(rate) = told_rate(&format!("={rate}")) else {
             let problem = "expected hits a second, minute, hour or day, such as 100r/m (r/s, r/h, r/d)";
             return Err(Problem::Invalid(format!("rate: {problem}; got {rate}")));
         };
-        Ok(Found { limit: limit.counted_by(algorithm), plan: String::new(), ..found })
+        Ok(Found { limit: limit.told(rate), plan: String::new(), ..found })
     }
 
     fn by_fingerprint(&self, text: &str) -> Answer<Found> {
