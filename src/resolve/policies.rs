@@ -427,7 +427,8 @@ impl Builder<'_, '_> {
             return None;
         }
         let counted = if *cost == Cost::One { Counted::Requests } else { Counted::Tokens };
-        for name in counted.openai_headers() {
+        // All of them: one that we do not tell would be taken for ours beside those that we do.
+        for name in [Counted::Requests, Counted::Tokens].into_iter().flat_map(Counted::openai_headers) {
             let theirs = HeaderOperation::Remove(name.to_owned());
             if !self.effects.response_headers.contains(&theirs) {
                 self.effects.response_headers.push(theirs);
