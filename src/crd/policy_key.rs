@@ -85,11 +85,24 @@ pub enum KeyError {
     #[error("`{0}` is `{{}}` or `true`")]
     Marker(&'static str),
     /// The header's name is not one.
-    #[error("`{0}` is not the name of a header")]
+    #[error("`{0}` is not the name of a header: write at most 128 letters, digits, `-` and `_`")]
     HeaderName(String),
     /// A name that is not one.
-    #[error("`{1}` is not a name of a {0}: write letters, digits, `-`, `_` and `.`")]
+    #[error("`{1}` is not a name that `{0}` takes: write 1 to 63 letters, digits, `-`, `_` and `.`")]
     Name(&'static str, String),
+}
+
+impl KeyError {
+    /// The field of the key that is wrong; none if it is the key as a whole.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::NotOne => None,
+            Self::Unknown(name) => Some(name),
+            Self::Marker(kind) | Self::Name(kind, _) => Some(kind),
+            Self::HeaderName(_) => Some("header"),
+        }
+    }
 }
 
 impl PolicyKey {

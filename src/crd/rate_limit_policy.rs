@@ -308,7 +308,7 @@ pub struct PolicySecretRef {
     {"rule": "!(has(self.body) && has(self.json) && self.json)", "message": "an answer has one of body and json"},
 ]))]
 pub struct PolicyAnswer {
-    /// The status: one from 400 to 599 that is registered. 429 without it.
+    /// The status, 429 without it. Envoy can refuse with 400 to 417, 421 to 424, 426, 428, 429, 431, 500 to 508, 510 and 511.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 400, max = 599))]
     pub status: Option<u16>,
@@ -347,10 +347,19 @@ pub enum WindowError {
 /// So many requests in so many milliseconds.
 pub type Quota = (u32, u64);
 
-/// All windows, the first one first.
-fn quotas(requests: u32, window: &str, windows: &[PolicyWindow]) -> Result<Vec<Quota>, WindowError> {
-    let first = parse_window(window).map(|window_ms| (requests, window_ms));
-    let further = windows.iter().map(|further| Ok((further.requests, parse_window(&further.window)?)));
+/// All windows, the first one first; or the field of the one that cannot be used.
+fn quotas(
+    requests: u32,
+    window: &str,
+    windows: &[PolicyWindow],
+) -> Result<Vec<Quota>, (String, WindowError)> {
+    let first = parse_window(window).map_err(|error| ("window".to_owned(), error));
+    let first = first.map(|window_ms| (requests, window_ms));
+    let further = windows.iter().enumerate().map(|(at, further)| {
+        let window_ms = parse_window(&further.window);
+        let window_ms = window_ms.map_err(|error| (format!("windows[{at}].window"), error))?;
+        Ok((further.requests, window_ms))
+    });
     std::iter::once(first).chain(further).collect()
 }
 
@@ -358,8 +367,8 @@ impl PolicyLimit {
     /// Its windows, of which there is at least one.
     ///
     /// # Errors
-    /// See [`parse_window`].
-    pub fn quotas(&self) -> Result<Vec<Quota>, WindowError> {
+    /// The field below it, and what is wrong there: see [`parse_window`].
+    pub fn quotas(&self) -> Result<Vec<Quota>, (String, WindowError)> {
         quotas(self.requests, &self.window, &self.windows)
     }
 }
@@ -368,9 +377,20 @@ impl PolicyPlan {
     /// Its windows, of which there is at least one.
     ///
     /// # Errors
-    /// See [`parse_window`].
-    pub fn quotas(&self) -> Result<Vec<Quota>, WindowError> {
+    /// The field below it, and what is wrong there: see [`parse_window`].
+    pub fn quotas(&self) -> Result<Vec<Quota>, (String, WindowError)> {
         quotas(self.requests, &self.window, &self.windows)
+    }
+
+    /// Whether it has every value that another one has, as far as their texts tell.
+    #[must_use]
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        let by_prefix = self.prefix.as_ref().zip(other.prefix.as_ref());
+        let by_regex = self.regex.as_ref().zip(other.regex.as_ref());
+        let by_secret = self.secret_ref.as_ref().zip(other.secret_ref.as_ref());
+        by_prefix.is_some_and(|(own, its)| its.starts_with(own.as_str()))
+            || by_regex.is_some_and(|(own, its)| own == its)
+            || by_secret.is_some_and(|(own, its)| own == its)
     }
 }
 

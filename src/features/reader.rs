@@ -108,7 +108,9 @@ impl<'a> Reader<'a> {
 
     /// A whole number that is not negative.
     pub fn number(&mut self, annotation: &Annotation) -> Option<(u32, Origin)> {
-        self.parse(annotation, |text| text.parse::<u32>().map_err(|_| "a whole number from 0"))
+        self.parse(annotation, |text| {
+            text.parse::<u32>().map_err(|_| format!("a whole number from 0 to {}", u32::MAX))
+        })
     }
 
     /// Says something about an annotation.

@@ -110,7 +110,7 @@ impl Feature for RequestLimits {
         let limits = [limit(&RPS), limit(&RPM), limit(&RATE_LIMIT), limit(&CONNECTIONS)];
         let burst_multiplier = reader.parse(&BURST_MULTIPLIER, |text| match text.parse::<u32>() {
             Ok(multiplier) if multiplier > 0 => Ok(multiplier),
-            _ => Err("a whole number from 1"),
+            _ => Err(format!("a whole number from 1 to {}", u32::MAX)),
         });
         let lists = [&ALLOWLIST, &WHITELIST].map(|annotation| reader.parse(annotation, Network::list));
         if limits.iter().all(Option::is_none) {
@@ -138,12 +138,38 @@ pub fn request_status(reader: &mut Reader<'_>) -> u16 {
 fn status(reader: &mut Reader<'_>, key: &'static str) -> u16 {
     let read = reader.config_map(key, |text| match text.parse::<u16>() {
         Ok(status) if is_refusal(status) => Ok(status),
-        _ => Err("a status from 400 to 599 that Envoy can answer with"),
+        _ => Err(format!("a status that Envoy can refuse with: one of {REFUSALS}")),
     });
     read.unwrap_or(DEFAULT_STATUS)
 }
 
-/// Whether Envoy's rate limit filter can refuse with this status: it knows those that are registered.
+/// The statuses that Envoy's rate limit filter can refuse with, in the words of findings: those that Envoy has names for.
+pub const REFUSALS: &str = "400 to 417, 421 to 424, 426, 428, 429, 431, 500 to 508, 510 and 511";
+
+/// Whether Envoy's rate limit filter can refuse with this status.
 pub fn is_refusal(status: u16) -> bool {
     matches!(status, 400..=417 | 421..=424 | 426 | 428 | 429 | 431 | 500..=508 | 510 | 511)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody has to find out by trying.
+    #[test]
+    fn what_can_refuse_is_said() {
+        let definition = include_str!("../../manifests/crds/ratelimitpolicies.chancery.dev.yaml");
+        let definition = definition.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(definition.contains(REFUSALS));
+        let number = |text: &str| text.parse::<u16>().unwrap();
+        let said: Vec<_> = REFUSALS
+            .split([',', 'd'])
+            .map(|part| part.trim_matches([' ', 'a', 'n']))
+            .flat_map(|part| match part.split_once(" to ") {
+                Some((from, to)) => number(from)..=number(to),
+                None => number(part)..=number(part),
+            })
+            .collect();
+        assert_eq!(said, (0..=999).filter(|status| is_refusal(*status)).collect::<Vec<_>>());
+    }
 }

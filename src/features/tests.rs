@@ -11,6 +11,9 @@ use crate::values::{Finding, Findings, HostName, Kind, ObjectKey, Origin};
 /// Annotations whose value is any text, or whose form is that of another annotation's context.
 const FREE_TEXT: &[&str] = &["canary-by-header-value", "canary-by-header-pattern"];
 
+/// Annotations that say nothing where they are blank, as in ingress-nginx.
+const MAY_BE_BLANK: &[&str] = &["auth-method", "auth-response-headers", "auth-signin-redirect-param"];
+
 /// Values that no form but free text takes.
 const GARBAGE: &[&str] = &["", " ", "(", "two words\n", "🦀", "\u{0}"];
 
@@ -144,7 +147,13 @@ fn a_violated_form_is_found() {
     for annotation in table() {
         let values = if FREE_TEXT.contains(&annotation.name) { &["\u{7}", "a\nb"] } else { GARBAGE };
         let numbers = if annotation.value.starts_with("whole") { NO_NUMBERS } else { &[] };
-        for value in values.iter().chain(numbers) {
+        let may_be_blank = MAY_BE_BLANK.contains(&annotation.name);
+        let (blank, values): (Vec<&&str>, Vec<&&str>) =
+            values.iter().chain(numbers).partition(|value| may_be_blank && value.trim().is_empty());
+        for value in blank {
+            assert_eq!(given(&[(annotation.key(), (*value).to_owned())].into()), given(&Texts::new()));
+        }
+        for value in values {
             let (_, findings) = given(&[(annotation.key(), (*value).to_owned())].into());
             let said = findings.iter().find(|finding| finding.field == annotation.key());
             let said = said.unwrap_or_else(|| panic!("{}: {value:?} is not found", annotation.name));

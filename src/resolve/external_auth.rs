@@ -24,6 +24,14 @@ pub(super) fn apply(draft: &mut Draft<'_>, auth_url: &AuthUrl, effects: &mut Eff
     let at = At { origin, below: "", otherwise: OTHERWISE };
     match backend::host(draft, at, &host, *port, upstream) {
         Some(backend) => {
+            if !host.contains('.') {
+                let (namespace, domain) = (&origin.object.namespace, &draft.settings.cluster_domain);
+                let message = format!(
+                    "{host:?} names no namespace, so it is a host that DNS knows; a Service is \
+                     {host}.{namespace}.svc.{domain}"
+                );
+                draft.findings.warning(&origin.object, &*origin.field, "NoNamespace", message);
+            }
             let cluster = draft.backends.get(backend).name.clone();
             let auth = ExternalAuth { cluster, host, question: question.clone(), required: Vec::new() };
             set(&mut effects.external_auth, auth, origin.clone());

@@ -356,7 +356,8 @@ fn location_routes(
     for (listeners, protocol) in sides {
         let upstream = source.upstream(*protocol);
         let Some(main) = location.backend(draft, upstream, backend::UNAVAILABLE) else {
-            routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
+            let route = route(*listeners, Variant::Unavailable, matches.clone(), answer(503));
+            routes.push(Route { effects: without_auth(&effects), ..route });
             continue;
         };
         match canaries.find(draft, location, main, upstream) {
@@ -376,6 +377,18 @@ fn location_routes(
         }
     }
     split(draft, source, routes)
+}
+
+/// Where no backend can serve, nobody is asked whether to let a request in: nginx answers in an earlier phase.
+fn without_auth(effects: &Arc<Effects>) -> Arc<Effects> {
+    let of_auth = |guard: &Guard| guard.phase == Phase::Auth;
+    if effects.external_auth.is_none() && !effects.guards.iter().any(of_auth) {
+        return effects.clone();
+    }
+    let mut own = Effects::clone(effects);
+    own.external_auth = None;
+    own.guards.retain(|guard| !of_auth(guard));
+    Arc::new(own)
 }
 
 /// A route for each kind of request that the snippets tell, in place of each of these, whose effects are the same.

@@ -17,7 +17,7 @@ use crate::crd::rate_limit_policy::{
 };
 use crate::features::cost::{Cost, Told};
 use crate::features::effects::{Effects, Guard, HeaderOperation, Refusal, RouteLimit};
-use crate::features::request_limits::is_refusal;
+use crate::features::request_limits::{REFUSALS, is_refusal};
 use crate::model::limit::{
     Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan,
 };
@@ -130,18 +130,24 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
         if !known {
             problem(
                 "status",
-                format!("{status} is no status from 400 to 599 that Envoy can refuse with; 429 stays"),
+                format!("{status} is no status that Envoy can refuse with: {REFUSALS} are; 429 stays"),
             );
         }
         known
     });
     let mut headers = Vec::new();
     for (name, value) in &answer.headers {
-        if header::is_name(name) && header::is_value(value) {
-            headers.push((name.to_ascii_lowercase(), value.clone()));
-        } else {
-            problem(&format!("headers.{name}"), "is no header; it is left out".to_owned());
-        }
+        let wrong = match () {
+            () if !header::is_name(name) => {
+                "is not the name of a header: write at most 128 letters, digits, `-` and `_`"
+            }
+            () if !header::is_value(value) => "has control characters in its value",
+            () => {
+                headers.push((name.to_ascii_lowercase(), value.clone()));
+                continue;
+            }
+        };
+        problem(&format!("headers.{name}"), format!("{wrong}; it is left out"));
     }
     let body = body(&answer, &mut headers).unwrap_or_else(|message| {
         problem("body", message);
@@ -241,15 +247,17 @@ impl Builder<'_, '_> {
 
     fn try_limit(&mut self, limit: &PolicyLimit, ids: &mut Ids) -> Result<(), Problem> {
         let key = keys(limit)?;
-        let quotas = limit.quotas().map_err(|error| ("window".to_owned(), error.to_string()))?;
+        let quotas = limit.quotas().map_err(|(field, error)| (field, error.to_string()))?;
         let mut plans = Vec::new();
         for (at, plan) in limit.plans.iter().enumerate() {
             plans.push((
                 plan.name.as_str(),
                 self.plan_match(at, plan)?,
-                plan.quotas().map_err(|error| (format!("plans[{at}].window"), error.to_string()))?,
+                plan.quotas()
+                    .map_err(|(field, error)| (format!("plans[{at}].{field}"), error.to_string()))?,
             ));
         }
+        self.check_order(&limit.plans);
         let tokens = jwt::tokens(self.draft.view, &self.origin.object.namespace, limit, self.shadow)?;
         self.come_from_clients(&tokens)?;
         let cost = costs::of_limit(limit)?;
@@ -318,6 +326,17 @@ impl Builder<'_, '_> {
                 let problem = "a plan has one of `prefix`, `regex` and `secretRef`, and it is not empty";
                 Err((field(""), problem.to_owned()))
             }
+        }
+    }
+
+    /// Says which plans no key comes to.
+    fn check_order(&mut self, plans: &[PolicyPlan]) {
+        for (at, plan) in plans.iter().enumerate() {
+            let Some(first) = plans[..at].iter().position(|first| first.has_all_of(plan)) else { continue };
+            let field = format!("{}.plans[{at}]", self.origin.field);
+            let message =
+                format!("has no effect: whatever key has it has plans[{first}] too, which comes first");
+            self.draft.findings.warning(&self.origin.object, field, "PlanNotReached", message);
         }
     }
 
@@ -428,7 +447,8 @@ impl Builder<'_, '_> {
             return None;
         }
         let counted = if *cost == Cost::One { Counted::Requests } else { Counted::Tokens };
-        for name in counted.openai_headers() {
+        // All of them: one that we do not tell would be taken for ours beside those that we do.
+        for name in [Counted::Requests, Counted::Tokens].into_iter().flat_map(Counted::openai_headers) {
             let theirs = HeaderOperation::Remove(name.to_owned());
             if !self.effects.response_headers.contains(&theirs) {
                 self.effects.response_headers.push(theirs);

@@ -91,9 +91,17 @@ fn what_cannot_be_read_lets_nothing_through() {
     let by_address = json!({"key": {"clientAddress": {}}, "requests": 9, "window": "60s"});
     for (broken, field) in [
         (json!({"key": {"clientAddress": {}}, "requests": 9, "window": "1O"}), "spec.limits[1].window"),
-        (json!({"key": {"header": "a b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        (
+            json!({
+                "key": {"header": "a"}, "requests": 9, "window": "1s",
+                "windows": [{"requests": 1, "window": "1h"}, {"requests": 1, "window": "x"}],
+            }),
+            "spec.limits[1].windows[1].window",
+        ),
+        (json!({"key": {"header": "a b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.header"),
+        (json!({"key": {"cookie": "a b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.cookie"),
         (json!({"key": {"header": "a%b"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.header"),
-        (json!({"key": {"heder": "a"}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
+        (json!({"key": {"heder": "a"}, "requests": 9, "window": "1s"}), "spec.limits[1].key.heder"),
         (json!({"key": {}, "requests": 9, "window": "1s"}), "spec.limits[1].key"),
         (
             json!({"key": {"jwt": {"claim": "", "issuer": "i", "jwks": {}}}, "requests": 9, "window": "1s"}),
@@ -220,12 +228,64 @@ fn plans_that_cannot_be_read_let_nothing_through() {
         ),
         (json!({"name": "p", "regex": "(", "requests": 1, "window": "1s"}), "spec.limits[0].plans[0].regex"),
         (json!({"name": "p", "prefix": "a", "requests": 1, "window": "1"}), "spec.limits[0].plans[0].window"),
+        (
+            json!({"name": "p", "prefix": "a", "requests": 1, "window": "1s", "windows": [{"requests": 1, "window": "x"}]}),
+            "spec.limits[0].plans[0].windows[0].window",
+        ),
     ] {
         let resolved =
             host(&[json!({"key": {"header": "a"}, "requests": 1, "window": "1s", "plans": [plan]})]);
         assert_eq!(found(&resolved), [field]);
         let guards = &resolved.host.as_ref().unwrap().routes[0].effects.guards;
         assert!(matches!(&guards[..], [Guard { phase: Phase::Unavailable, .. }]), "{guards:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_no_key_comes_to_is_found() {
+    let plans = |plans: Value| {
+        host(&[json!({"key": {"header": "a"}, "requests": 1, "window": "1s", "plans": plans})])
+    };
+    let plan = |field: &str, value: &str| json!({"name": "p", field: value, "requests": 1, "window": "1s"});
+    for (first, second) in [
+        (plan("prefix", "pro_"), plan("prefix", "pro_")),
+        (plan("prefix", "pro"), plan("prefix", "pro_")),
+        (plan("regex", "g.*"), plan("regex", "g.*")),
+    ] {
+        let resolved = plans(json!([plan("prefix", "other"), first, second]));
+        let said: Vec<_> = said(&resolved.findings).collect();
+        assert_eq!(said, [("PlanNotReached", "spec.limits[0].plans[2]".to_owned())]);
+    }
+    for (first, second) in
+        [(plan("prefix", "pro_"), plan("prefix", "pro")), (plan("prefix", "pro_"), plan("regex", "pro_.*"))]
+    {
+        assert_eq!(found(&plans(json!([first, second]))), [""; 0]);
+    }
+}
+
+/// What a finding says of a value that it refuses has the form that is accepted.
+#[test]
+fn forms_are_said() {
+    let limit = |key: Value| json!({"limits": [{"key": key, "requests": 1, "window": "1s"}]});
+    let answer = |answer: Value| {
+        let mut spec = limit(json!({"clientAddress": {}}));
+        spec["answer"] = answer;
+        spec
+    };
+    for (spec, form) in [
+        (limit(json!({"header": "a b"})), "write at most 128 letters, digits, `-` and `_`"),
+        (limit(json!({"generic": "a".repeat(64)})), "write 1 to 63 letters, digits, `-`, `_` and `.`"),
+        (
+            answer(json!({"status": 451})),
+            "Envoy can refuse with: 400 to 417, 421 to 424, 426, 428, 429, 431, ",
+        ),
+        (answer(json!({"headers": {"a b": "c"}})), "the name of a header: write at most 128 letters, digits"),
+        (answer(json!({"headers": {"a": "\u{7}"}})), "has control characters in its value; it is left out"),
+    ] {
+        let mut spec = spec;
+        spec["targetRef"] = serde_json::from_str(TARGET).unwrap();
+        let findings = host_with(spec).findings.into_vec();
+        assert!(findings.iter().any(|finding| finding.message.contains(form)), "{form}: {findings:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::jwt;
 use super::policies::Problem;
-use crate::crd::rate_limit_policy::{KeyChoice, PolicyKey, PolicyLimit};
+use crate::crd::rate_limit_policy::{KeyChoice, KeyError, PolicyKey, PolicyLimit};
 use crate::features::effects::{Answer, Guard, Listeners, Phase};
 use crate::model::limit::Key;
 use crate::values::matching::{HeaderMatch, TextMatch};
@@ -20,7 +20,11 @@ pub(super) fn keys(limit: &PolicyLimit) -> Result<Key, Problem> {
 }
 
 fn part(field: String, key: &PolicyKey) -> Result<Key, Problem> {
-    Ok(match key.choose().map_err(|error| (field.clone(), error.to_string()))? {
+    let refused = |error: KeyError| match error.field() {
+        Some(below) => (format!("{field}.{below}"), error.to_string()),
+        None => (field.clone(), error.to_string()),
+    };
+    Ok(match key.choose().map_err(refused)? {
         KeyChoice::ClientAddress => Key::ClientAddress,
         KeyChoice::Header(name) if !header::is_name(&name) || name.contains('%') => {
             let problem = "a header name has at most 128 characters, and no % among them";

@@ -107,8 +107,21 @@ fn explain<T: DeserializeOwned>(value: &Value) -> Result<T, ReadError> {
         let message = error.into_inner().to_string();
         // A type that collects the fields it does not know hides the rest of the path.
         refine::<T>(value, &mut path, &message);
-        ReadError { field: text(&path), message }
+        ReadError { field: text(&path), message: in_words(message) }
     })
+}
+
+/// A message that names a type of Rust's, with the values that it takes in place of that.
+fn in_words(message: String) -> String {
+    let Some((said, name)) = message.rsplit_once("expected ") else { return message };
+    let (from, to) = match name {
+        "u16" => (0, u16::MAX.into()),
+        "u32" => (0, u32::MAX.into()),
+        "i32" => (i32::MIN.into(), i32::MAX.into()),
+        "i64" => (i64::MIN, i64::MAX),
+        _ => return message,
+    };
+    format!("{said}expected a whole number from {from} to {to}")
 }
 
 /// One step of a path into a value.

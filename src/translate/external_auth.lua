@@ -38,6 +38,7 @@ local function variables(headers)
     host = string.lower((string.gsub(authority, ":%d*$", ""))),
     http_host = authority,
     best_http_host = authority,
+    request_method = headers:get(":method"),
     request_uri = path,
     escaped_request_uri = (string.gsub(path, "[^%w%-%._~]", escape)),
   }

@@ -19,11 +19,10 @@ impl<'t> Url<'t> {
     /// Reads a URL; none if it is not one.
     pub fn parse(text: &'t str) -> Option<Self> {
         let (scheme, rest) = text.trim().split_once("://")?;
-        let tls = match scheme {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
+        let tls = scheme.eq_ignore_ascii_case("https");
+        if !tls && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
         let (authority, rest) = rest.split_at(rest.find(['/', '$', '?']).unwrap_or(rest.len()));
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().ok()?),
@@ -45,6 +44,8 @@ mod tests {
         for (text, tls, host, port, rest) in [
             ("http://shadow.ml.svc:8080$request_uri", false, "shadow.ml.svc", 8080, "$request_uri"),
             (" https://Example.com/x?y ", true, "Example.com", 443, "/x?y"),
+            ("HTTP://a.io/", false, "a.io", 80, "/"),
+            ("Https://a.io", true, "a.io", 443, ""),
             ("http://10.0.0.1", false, "10.0.0.1", 80, ""),
             ("http://whole.example.com.:81?a=b", false, "whole.example.com", 81, "?a=b"),
         ] {

@@ -99,7 +99,7 @@ fn findings_name_file_document_object_and_field() {
         (
             "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: http}]}}",
             "broken Service/default/a|error Service/default/a spec.ports[0].port: invalid type: string \"http\", \
-             expected i32 (F, document 2) (Malformed)",
+             expected a whole number from -2147483648 to 2147483647 (F, document 2) (Malformed)",
         ),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: a}, sepc: {}}",
