@@ -15,6 +15,7 @@ pub mod filters;
 #[cfg(test)]
 mod golden_tests;
 mod jwt;
+mod late;
 pub mod limit_set;
 pub mod limits;
 pub mod listener;
@@ -46,7 +47,7 @@ pub fn sessions() -> session::Settings {
 }
 
 /// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
-const REVISION: u32 = 3;
+const REVISION: u32 = 4;
 
 /// The version of what is made of this input.
 pub(crate) fn version<T: Hash + ?Sized>(input: &T) -> Version {
