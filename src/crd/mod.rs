@@ -4,4 +4,5 @@ pub mod policy_jwt;
 mod policy_key;
 mod proto_names;
 pub mod rate_limit_policy;
+pub mod unreadable;
 pub mod virtual_service;

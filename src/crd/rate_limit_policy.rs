@@ -37,12 +37,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::policy_key::{KeyChoice, KeyError, PolicyKey};
+use super::unreadable::Unreadable;
 
 /// Fields that are not known, by name.
 pub type UnknownFields = BTreeMap<String, Value>;
 
 /// Limits the requests to the object in the same namespace that `targetRef` names.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "chancery.dev", version = "v1alpha1", kind = "RateLimitPolicy", namespaced)]
 #[kube(shortname = "rlp", derive = "PartialEq", doc = "Limits for the routes of another object.")]
 #[kube(status = "RateLimitPolicyStatus")]
@@ -80,6 +81,10 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["openai"]))]
     pub limit_headers: Option<String>,
+    /// Why the rest of it says nothing, if it could not be read.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub unreadable: Option<Unreadable>,
     /// Fields that are not known.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -123,7 +128,7 @@ pub struct PolicyCondition {
 }
 
 /// An object in the policy's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
     /// `Ingress` or `VirtualService`.
@@ -395,6 +400,19 @@ impl PolicyPlan {
 }
 
 impl RateLimitPolicySpec {
+    /// The field of it and the problem, where none of its limits is known. What it targets must not be open.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&str, &str)> {
+        match &self.unreadable {
+            Some(Unreadable { field, problem }) => Some((field, problem)),
+            None if self.limits.is_empty() => Some((
+                "spec.limits",
+                "has no limit: write a list of limits, each with `key`, `requests` and `window`",
+            )),
+            None => None,
+        }
+    }
+
     /// The paths of all fields that are not known, from the object's root, such as `spec.limits[0].burst`. What
     /// stands in a key is not among them: [`PolicyKey::choose`] refuses it.
     #[must_use]

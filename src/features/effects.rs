@@ -202,15 +202,6 @@ impl RouteLimit {
     pub fn is_usual(&self) -> bool {
         self.refusal.headers.is_empty() && Refusal::usual(self.after_auth).contains(&self.refusal.status)
     }
-
-    /// Has it refuse in the usual way that is nearest.
-    pub fn make_usual(&mut self) {
-        let usual = Refusal::usual(self.after_auth);
-        let status =
-            *usual.iter().find(|status| **status == self.refusal.status).unwrap_or(&Refusal::TOO_MANY);
-        self.refusal.status = status;
-        self.refusal.headers.clear();
-    }
 }
 
 /// What a request above a limit is answered. It is the filter's, not the route's: `translate` finds one of the answer.
@@ -231,9 +222,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The status that says what happened.
-    const TOO_MANY: u16 = 429;
-
     /// An answer with this status, and requests let through while the service cannot be asked.
     pub fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), fail_closed: false, untold: false }
@@ -241,7 +229,7 @@ impl Refusal {
 
     /// The statuses with which filters stand in every chain, before other services are asked or after.
     pub fn usual(after_auth: bool) -> &'static [u16] {
-        if after_auth { &[Self::TOO_MANY] } else { &[503, Self::TOO_MANY] }
+        if after_auth { &[429] } else { &[503, 429] }
     }
 }
 

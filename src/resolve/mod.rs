@@ -88,7 +88,7 @@ pub fn host(view: &View<'_>, settings: &Settings, name: &HostName) -> Resolved {
     let mut routes = in_order(&mut draft, groups.into_iter().map(|(_, group)| group));
     let last = routes.last().map(|route| &route.origin.object).or(services.first().map(|(key, ..)| *key));
     routes.extend(last.and_then(|object| not_found(&routes, object)));
-    wildcard::adapt(&mut draft, &mut routes);
+    wildcard::adapt(&draft, &mut routes);
     // It is kept, once for every host.
     routes.shrink_to_fit();
     let (secret, certificate) = draft.tls.take().and_then(|tls| tls.secret).unzip();

@@ -34,11 +34,14 @@ pub fn object(view: &View<'_>, settings: &Settings, key: &ObjectKey) -> (bool, F
             }
         }
         Object::RateLimitPolicy(policy) => {
-            check_target(view, settings, key, policy, &mut findings);
-            if policy.spec.limits.is_empty() {
-                let message =
-                    "has no limit, so the policy has no effect; a limit is a key, requests and a window";
-                findings.error(key, "spec.limits", "InvalidLimit", message);
+            let has_target = check_target(view, settings, key, policy, &mut findings);
+            if let Some((field, problem)) = policy.spec.problem() {
+                let effect = match () {
+                    () if !has_target => "the policy has no effect",
+                    () if policy.spec.shadow => "nothing is counted",
+                    () => "requests to the policy's target are answered 503",
+                };
+                findings.error(key, field, "InvalidLimit", format!("{problem}; {effect}"));
             }
         }
         _ => {}
@@ -57,20 +60,24 @@ fn check_host(key: &ObjectKey, host: &str, field: String, findings: &mut Finding
     }
 }
 
-/// A policy without its target would be a quota that nobody keeps.
+/// A policy without its target would be a quota that nobody keeps. Says whether it is there.
 fn check_target(
     view: &View<'_>,
     settings: &Settings,
     key: &ObjectKey,
     policy: &RateLimitPolicy,
     findings: &mut Findings,
-) {
+) -> bool {
     let target = &policy.spec.target_ref;
+    // What of it cannot be read is said instead.
+    if policy.spec.unreadable.is_some() && (target.kind.is_empty() || target.name.is_empty()) {
+        return false;
+    }
     let Ok(kind @ (Kind::Ingress | Kind::VirtualService)) = target.kind.parse() else {
         let message =
             format!("{:?} is neither Ingress nor VirtualService; the policy has no effect", target.kind);
         findings.error(key, "spec.targetRef.kind", "UnsupportedTarget", message);
-        return;
+        return false;
     };
     let target_key = ObjectKey::new(kind, key.namespace.clone(), target.name.as_str());
     let served = |object: &Object| match object {
@@ -100,8 +107,9 @@ fn check_target(
             );
             findings.error(key, "spec.targetRef.name", "TargetNotServed", message);
         }
-        Some(_) => {}
+        Some(_) => return true,
     }
+    false
 }
 
 fn is_canary(object: &Object) -> bool {

@@ -37,6 +37,9 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
         if elsewhere || target.route.as_deref() != route {
             continue;
         }
+        if let Some((field, _)) = policy.spec.problem().filter(|_| !policy.spec.shadow) {
+            effects.guards.push(Guard::unavailable(Origin::new(policy_key, field)));
+        }
         let mut terms = terms(policy_key, &policy.spec, &mut draft.findings);
         terms.refusal.untold = !draft.settings.envoy_limit_headers;
         let mut ids = Ids::default();

@@ -22,6 +22,23 @@ fn host_with(spec: Value) -> resolve::Resolved {
 
 /// A host whose one policy says this, beside Secrets.
 fn host_beside(spec: Value, secrets: Vec<Value>) -> resolve::Resolved {
+    let policy = serde_json::from_value(json!({
+        "apiVersion": "chancery.dev/v1alpha1",
+        "kind": "RateLimitPolicy",
+        "metadata": {"namespace": "shop", "name": "quota"},
+        "spec": spec,
+    }))
+    .unwrap();
+    let secrets = secrets.into_iter().map(|value| {
+        let mut secret = serde_json::from_value(value).unwrap();
+        crate::store::secret::trim(&mut secret);
+        Object::Secret(Box::new(secret))
+    });
+    beside([Object::RateLimitPolicy(policy)].into_iter().chain(secrets)).0
+}
+
+/// A host beside these objects, and all of them.
+fn beside(objects: impl IntoIterator<Item = Object>) -> (resolve::Resolved, Store) {
     let service: VirtualService = serde_json::from_value(json!({
         "metadata": {"namespace": "shop", "name": "api"},
         "spec": {"hosts": ["x.io"], "gateways": ["gw"], "http": [
@@ -30,25 +47,12 @@ fn host_beside(spec: Value, secrets: Vec<Value>) -> resolve::Resolved {
         ]},
     }))
     .unwrap();
-    let policy = serde_json::from_value(json!({
-        "apiVersion": "chancery.dev/v1alpha1",
-        "kind": "RateLimitPolicy",
-        "metadata": {"namespace": "shop", "name": "quota"},
-        "spec": spec,
-    }))
-    .unwrap();
     let mut store = Store::new("cluster.local");
-    let secrets = secrets.into_iter().map(|value| {
-        let mut secret = serde_json::from_value(value).unwrap();
-        crate::store::secret::trim(&mut secret);
-        Object::Secret(Box::new(secret))
-    });
-    let objects = [Object::VirtualService(Box::new(service)), Object::RateLimitPolicy(policy)];
-    for object in objects.into_iter().chain(secrets) {
+    for object in [Object::VirtualService(Box::new(service))].into_iter().chain(objects) {
         store.apply(Arc::new(Stored::new(object, Age::default(), Vec::new())));
     }
     let host = HostName::parse("x.io").unwrap();
-    resolve::host(&View::new(&store), &Settings::default(), &host)
+    (resolve::host(&View::new(&store), &Settings::default(), &host), store)
 }
 
 /// The ids of the limits that a policy with these makes, and what was found.
@@ -116,6 +120,38 @@ fn what_cannot_be_read_lets_nothing_through() {
         assert_eq!(ids(&limits).1, [field]);
         let guards = &host(&limits).host.unwrap().routes[0].effects.guards;
         assert!(matches!(&guards[..], [Guard { phase: Phase::Unavailable, .. }]), "{guards:?}");
+    }
+}
+
+#[test]
+fn a_policy_of_which_no_limit_is_known_lets_nothing_through() {
+    use crate::crd::rate_limit_policy::RateLimitPolicy;
+    use crate::crd::unreadable::Unreadable;
+
+    let empty = json!({"targetRef": {"kind": "VirtualService", "name": "api"}, "limits": []});
+    let guards = |host: resolve::Resolved| host.host.unwrap().routes[0].effects.guards.clone();
+    assert!(matches!(&guards(host_with(empty.clone()))[..], [Guard { phase: Phase::Unavailable, .. }]));
+
+    let key = ObjectKey::new(Kind::RateLimitPolicy, "shop", "quota");
+    let said = |target: Value, shadow: bool| {
+        let mut spec = empty.clone();
+        spec["targetRef"] = target;
+        spec["shadow"] = shadow.into();
+        let value = json!({"metadata": {"namespace": "shop", "name": "quota"}, "spec": spec});
+        let why = Unreadable::new("spec.limits[0]", "missing field `window`");
+        let policy = RateLimitPolicy::unreadable(&value, why);
+        let resolved = beside([Object::RateLimitPolicy(Box::new(policy))]);
+        let (_, findings) = resolve::object(&View::new(&resolved.1), &Settings::default(), &key);
+        let said: Vec<_> = findings.iter().map(|it| format!("{} {}", it.field, it.message)).collect();
+        (resolved.0.host.unwrap().routes[0].effects.guards.len(), said.join("; "))
+    };
+    let problem = "spec.limits[0].window is missing: write a whole number and `s`, `m`, `h` or `d`, such as `90s` or `1h`";
+    for (target, shadow, guards, effect) in [
+        (empty["targetRef"].clone(), false, 1, "requests to the policy's target are answered 503"),
+        (empty["targetRef"].clone(), true, 0, "nothing is counted"),
+        (json!({"kind": "VirtualService"}), false, 0, "the policy has no effect"),
+    ] {
+        assert_eq!(said(target.clone(), shadow), (guards, format!("{problem}; {effect}")), "{target}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is otherwise on hosts whose routes Envoy finds late.
 //!
-//! The routes of a wildcard host, and those of every other host, are found by a filter of the chain. The filters that a
-//! route brings along were made before that, when there was no route. So on these hosts a request above a limit is
-//! answered by one of the filters that stand in every chain, and a body is as long as the request declares it.
+//! The routes of a wildcard host, and those of every other host, are found by a filter of the chain. The limit of request
+//! bodies is a filter that was made before that, when there was no route. So on these hosts a body is as long as the
+//! request declares it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,27 +13,19 @@ use crate::features::effects::{Answer, Effects, Guard, Listeners, Phase};
 use crate::model::Route;
 
 /// Gives the routes what can be had of what they ask for, if the draft's host is such a host.
-pub(super) fn adapt(draft: &mut Draft<'_>, routes: &mut [Route]) {
+pub(super) fn adapt(draft: &Draft<'_>, routes: &mut [Route]) {
     if !draft.host.is_wildcard() {
         return;
     }
     let mut adapted: HashMap<Arc<Effects>, Arc<Effects>> = HashMap::new();
     for route in routes {
         let known = adapted.entry(route.effects.clone());
-        route.effects = known.or_insert_with_key(|effects| Arc::new(late(draft, effects))).clone();
+        route.effects = known.or_insert_with_key(|effects| Arc::new(late(effects))).clone();
     }
 }
 
-fn late(draft: &mut Draft<'_>, effects: &Effects) -> Effects {
+fn late(effects: &Effects) -> Effects {
     let mut late = effects.clone();
-    for limit in late.rate_limits.iter_mut().filter(|limit| !limit.is_usual()) {
-        limit.make_usual();
-        let message = format!(
-            "refuses with {} and no headers of its own on {}: elsewhere than on hosts of one name nothing else can be answered",
-            limit.refusal.status, draft.host
-        );
-        draft.findings.warning(&limit.origin.object, &*limit.origin.field, "UsualAnswer", message);
-    }
     if let Some(most) = effects.max_request_bytes.as_ref().filter(|most| most.value > 0) {
         late.guards.push(Guard {
             phase: Phase::Body,

@@ -10,6 +10,7 @@ use super::protobuf::{core, discovery, networking};
 use super::read::{ReadError, Unknown, typed};
 use super::unrouted;
 use crate::crd::rate_limit_policy::RateLimitPolicy;
+use crate::crd::unreadable::Unreadable;
 use crate::crd::virtual_service::VirtualService;
 use crate::store::Object;
 use crate::values::Kind;
@@ -81,7 +82,14 @@ pub static WATCHED: [Watched; 8] = [
         versions: &["v1alpha1"],
         plural: "ratelimitpolicies",
         optional: true,
-        typed: |value, unknown| typed::<Box<RateLimitPolicy>>(value, unknown).map(Object::RateLimitPolicy),
+        // Without it its target would be open.
+        typed: |value, unknown| {
+            let policy = typed::<Box<RateLimitPolicy>>(value, unknown).unwrap_or_else(|error| {
+                let why = Unreadable::new(&error.field, &error.message);
+                Box::new(RateLimitPolicy::unreadable(value, why))
+            });
+            Ok(Object::RateLimitPolicy(policy))
+        },
         ..COMMON
     },
     Watched {

@@ -6,7 +6,7 @@
 use envoy_types::pb::google::protobuf::Any;
 use serde_json::{Value, json};
 
-use super::{external_auth, limits, names};
+use super::{external_auth, late, limits, names};
 use crate::descriptors;
 use crate::settings::Settings;
 
@@ -112,15 +112,10 @@ fn cors() -> Value {
 
 /// Runs the filters by which a route has tokens verified. What they verify, the rate limit filters count by.
 fn jwt() -> Value {
-    filter(
-        names::JWT,
-        &json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.composite.v3.Composite",
-        }),
-    )
+    filter(names::JWT, &late::filter())
 }
 
-/// The rate limit filters, and the one that makes a chain of those that routes bring along.
+/// The rate limit filters, and the one that runs those that routes bring along.
 fn rate_limits(untold: bool, after_auth: bool) -> Vec<Value> {
     let shown = |any: &Any| {
         let mut config = descriptors::to_json(&any.type_url, &any.value).expect("a message of Envoy's");
@@ -129,7 +124,7 @@ fn rate_limits(untold: bool, after_auth: bool) -> Vec<Value> {
     };
     let standing = limits::standing(untold, after_auth);
     let mut filters: Vec<_> = standing.iter().map(|(name, config)| filter(name, &shown(config))).collect();
-    filters.push(chain_of_routes(limits::others(after_auth)));
+    filters.push(filter(limits::others(after_auth), &late::filter()));
     filters
 }
 
@@ -138,13 +133,8 @@ fn rate_limits(untold: bool, after_auth: bool) -> Vec<Value> {
 /// Envoy makes that chain when a request arrives. For a host that is loaded by its very first request there is no
 /// route then, so a body that comes with that request is not limited. Wildcard hosts have guards instead.
 fn body_size() -> Value {
-    chain_of_routes(names::BODY_SIZE)
-}
-
-/// A filter in whose place stand those that a route brings along.
-fn chain_of_routes(name: &str) -> Value {
     filter(
-        name,
+        names::BODY_SIZE,
         &json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
         }),

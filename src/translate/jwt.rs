@@ -1,9 +1,7 @@
 //! Tokens to the filters that verify them before their claims are counted by.
 //!
 //! A route brings its filters along: Envoy's `jwt_authn` and, behind it, one that asks for the claims, since a descriptor
-//! that lacks its value would not be counted. The filter `jwt` runs them when a request gets to it, by the route that it
-//! has then. So none gets past them where the route is found late, on wildcard hosts and those that are loaded on demand.
-//! All of this was tried with Envoy 1.40.
+//! that lacks its value would not be counted. The filter `jwt` runs them [`late`]. All of this was tried with Envoy 1.40.
 
 use std::collections::HashMap;
 
@@ -15,9 +13,6 @@ use envoy_types::pb::envoy::config::rbac::v3::{
 };
 use envoy_types::pb::envoy::config::route::v3::RouteMatch;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::extensions::filters::http::composite::v3::{
-    CompositePerRoute, ExecuteFilterAction, FilterChainConfiguration,
-};
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::JwksSourceSpecifier;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::requirement_rule::RequirementType;
@@ -32,11 +27,8 @@ use envoy_types::pb::envoy::r#type::matcher::v3::value_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{DoubleMatcher, MetadataMatcher, OrMatcher, ValueMatcher};
 use envoy_types::pb::envoy::r#type::v3::DoubleRange;
 use envoy_types::pb::google::protobuf::{Any, Empty};
-use envoy_types::pb::xds::core::v3::TypedExtensionConfig as MatchAction;
-use envoy_types::pb::xds::r#type::matcher::v3::Matcher;
-use envoy_types::pb::xds::r#type::matcher::v3::matcher::{OnMatch, on_match};
 
-use super::proto;
+use super::{late, proto};
 use crate::descriptors::pack;
 use crate::features::effects::RouteLimit;
 use crate::features::jwt::{Provider, Token};
@@ -92,12 +84,7 @@ pub(super) fn per_route(limits: &[RouteLimit], providers: &Providers<'_>) -> Opt
     }
     let verified = filter(NAMESPACE, pack(&authentication(limits, providers)));
     let asked = claims(limits, providers).map(|rules| filter("envoy.filters.http.rbac", pack(&rules)));
-    let chain = FilterChainConfiguration { typed_config: [verified].into_iter().chain(asked).collect() };
-    let action = ExecuteFilterAction { filter_chain: Some(chain), ..ExecuteFilterAction::default() };
-    let action = MatchAction { name: "chain".to_owned(), typed_config: Some(pack(&action)) };
-    let always = OnMatch { on_match: Some(on_match::OnMatch::Action(action)), ..OnMatch::default() };
-    let matcher = Matcher { on_no_match: Some(Box::new(always)), ..Matcher::default() };
-    Some(pack(&CompositePerRoute { matcher: Some(matcher) }))
+    Some(late::per_route([verified].into_iter().chain(asked).collect()))
 }
 
 fn filter(name: &str, config: Any) -> TypedExtensionConfig {

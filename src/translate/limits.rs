@@ -2,7 +2,7 @@
 //!
 //! What a refusal looks like is the filter's, not the route's. So the usual answers are filters that stand in every
 //! chain and ask for nothing unless a route tells them what to count. Any other answer is a filter that the route
-//! brings along, in the chain that `ratelimit-others` makes for it.
+//! brings along, which `ratelimit-others` runs [`late`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,9 +16,6 @@ use envoy_types::pb::envoy::config::route::v3::rate_limit::action::{
     ActionSpecifier, GenericKey, RemoteAddress, RemoteAddressMatch,
 };
 use envoy_types::pb::envoy::config::route::v3::rate_limit::{Action, HitsAddend};
-use envoy_types::pb::envoy::extensions::filters::http::filter_chain::v3::{
-    FilterChain, FilterChainConfigPerRoute,
-};
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::rate_limit::XRateLimitHeadersRfcVersion;
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3::{
     RateLimit as RateLimitFilter, RateLimitPerRoute,
@@ -28,7 +25,7 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 use envoy_types::pb::xds::core::v3::CidrRange;
 
-use super::{cost, jwt, names, proto};
+use super::{cost, jwt, late, names, proto};
 use crate::descriptors::pack;
 use crate::features::effects::{Refusal, RouteLimit};
 use crate::model::limit;
@@ -51,7 +48,7 @@ pub(crate) fn standing(untold: bool, after_auth: bool) -> Vec<(String, Any)> {
     with(false).chain(with(true)).map(named).collect()
 }
 
-/// The filter whose chains hold those with other answers.
+/// The filter that runs those with other answers.
 pub(crate) fn others(after_auth: bool) -> &'static str {
     if after_auth { names::RATE_LIMIT_OTHERS_AFTER_AUTH } else { names::RATE_LIMIT_OTHERS }
 }
@@ -94,7 +91,6 @@ fn at_place(
             let config = RateLimitPerRoute { rate_limits, ..RateLimitPerRoute::default() };
             told.push((name(refusal, after_auth), pack(&config)));
         } else {
-            // A filter looks its route's settings up by its name, so it must not have that of one that stands.
             chain.push(TypedExtensionConfig {
                 name: format!("{}-{}", others(after_auth), chain.len()),
                 typed_config: Some(pack(&filter(refusal, after_auth, rate_limits))),
@@ -102,8 +98,7 @@ fn at_place(
         }
     }
     if !chain.is_empty() {
-        let chain = FilterChainConfigPerRoute { filter_chain: Some(FilterChain { filters: chain }) };
-        told.push((others(after_auth).to_owned(), pack(&chain)));
+        told.push((others(after_auth).to_owned(), late::per_route(chain)));
     }
     told
 }

@@ -15,6 +15,7 @@ pub mod filters;
 #[cfg(test)]
 mod golden_tests;
 mod jwt;
+mod late;
 pub mod limit_set;
 pub mod limits;
 pub mod listener;

@@ -22,7 +22,7 @@ pub const FALLBACK: &str = "fallback";
 pub const BODY_SIZE: &str = "body_size";
 /// The filter that asks another service whether to let a request in.
 pub const EXTERNAL_AUTH: &str = "external_auth";
-/// The filter whose chains hold rate limit filters with answers that no filter of the listener's own has.
+/// The filter that runs rate limit filters with answers that no filter of the listener's own has.
 pub const RATE_LIMIT_OTHERS: &str = "ratelimit-others";
 /// The filter that runs those by which a route has tokens verified.
 pub const JWT: &str = "jwt";

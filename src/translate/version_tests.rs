@@ -35,13 +35,13 @@ endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}}]
 
 /// Listeners depend on settings alone, and change with every release that adds a filter.
 const PINNED: &str = "\
-30825070293bb335 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
-a5e4871ecf31673b Cluster shop/app/80~e67abf5325dee21f
-5c5fed699c4a8614 Secret *
-82717d829d894841 TypedExtensionConfig fallback
-d911636f07cbf99b RouteConfiguration a.io
-67ba58be28762496 ScopedRouteConfiguration http/a.io
-02d1cd587e3b1f7f ScopedRouteConfiguration https/a.io
+8053089b97cfa6a9 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
+46979c45169b5689 Cluster shop/app/80~e67abf5325dee21f
+37a781835258177e Secret *
+952da795a518f1af TypedExtensionConfig fallback
+8b1dda6172f56c91 RouteConfiguration a.io
+330a7072d094bdc9 ScopedRouteConfiguration http/a.io
+a6bbd0cabbde6262 ScopedRouteConfiguration https/a.io
 ";
 
 #[test]

@@ -4,7 +4,7 @@
 //! file holds any number of documents, a document an object or a list of them.
 //!
 //! - What cannot be read is a finding, and what was read of it before stays: of the whole file where it is not YAML, of
-//!   the one object where only a field is wrong.
+//!   the one object where only a field is wrong. A RateLimitPolicy then stands as one that cannot be read.
 //! - An object that stands twice is that of the older one: by `metadata.creationTimestamp`, else by the file's name in
 //!   byte order, then by the place in the file.
 

@@ -3,7 +3,7 @@
 //! Watches of built-in kinds come as protobuf, lists page by page as JSON.
 //!
 //! A kind whose definition is not installed holds nobody up: it has no objects until the definition is there. An object
-//! that cannot be read is a finding, and its last good form stays.
+//! that cannot be read is a finding, and its last good form stays; a RateLimitPolicy stands as one that cannot be read.
 
 mod changes;
 mod client;
