@@ -6,26 +6,24 @@
 //! the message, is read and written here; HTTP/2 is hyper's.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,6 +55,11 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
     routes: Routes,
     end: impl Future,
 ) {
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    // Nobody reads the date of an answer of gRPC.
+    server.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).auto_date_header(false);
+    // As of tonic's: an Envoy has as many calls under way as it has requests.
+    server.max_concurrent_streams(None);
     let (shutdown, mut open) = (GracefulShutdown::new(), JoinSet::new());
     let mut connections = pin!(connections.take_until(end));
     loop {
@@ -74,55 +77,10 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
         };
         let (service, routes) = (service.clone(), routes.clone());
         let answer = service_fn(move |request| answer(service.clone(), &routes, request));
-        let calls = Calls::default();
-        let connection = shutdown.watch(server(&calls).serve_connection(connection, answer));
-        open.spawn(calls.taken_up_with(connection));
+        open.spawn(shutdown.watch(server.serve_connection(connection, answer)));
     }
     // Whoever breaks a connection has no use for what is said of it.
     shutdown.shutdown().await;
-}
-
-fn server(calls: &Calls) -> http2::Builder<Calls> {
-    let mut server = http2::Builder::new(calls.clone());
-    // Nobody reads the date of an answer of gRPC.
-    server.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).auto_date_header(false);
-    // As of tonic's: an Envoy has as many calls under way as it has requests.
-    server.max_concurrent_streams(None);
-    server
-}
-
-/// Calls of one connection that nobody has looked at yet. Most are answered at once, so they need no task of their own.
-#[derive(Clone, Default)]
-struct Calls(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
-    fn execute(&self, call: F) {
-        self.lock().push(Box::pin(call));
-    }
-}
-
-impl Calls {
-    /// A connection and its calls. Those that have come together are taken up together, after the connection has read
-    /// them all, so that it writes their answers together too.
-    async fn taken_up_with<T>(self, connection: impl Future<Output = T>) -> T {
-        let (mut connection, mut calls) = (pin!(connection), Vec::new());
-        poll_fn(|context| {
-            let end = connection.as_mut().poll(context);
-            std::mem::swap(&mut calls, &mut *self.lock());
-            for mut call in calls.drain(..) {
-                if call.as_mut().poll(context).is_pending() {
-                    tokio::spawn(call);
-                }
-            }
-            end
-        })
-        .await
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
-        // Whoever panicked has not left half a call.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The answer to one call, whatever it asks for.
