@@ -125,13 +125,17 @@ mod tests {
     use super::*;
     use crate::model::limit::{Key, Limit};
     use crate::ratelimit::counters::Hits;
-    use crate::ratelimit::subject::Origin;
+    use crate::ratelimit::subject::{AnyLimit, Origin};
 
     type Told = (Algorithm, Role, Outcome);
 
     fn sent(told: &[Told]) -> String {
         let subject = |(algorithm, role, _): &Told| {
-            let limit = Cow::Owned(Limit::new("Ingress/shop/api".into(), Key::ClientAddress, *algorithm));
+            let limit = AnyLimit::Made(Box::new(Limit::new(
+                "Ingress/shop/api".into(),
+                Key::ClientAddress,
+                *algorithm,
+            )));
             let key = Cow::Owned(Vec::new());
             Subject::Limited(Limited { limit, key, hits: Hits::Take(1), role: *role, origin: Origin::Ours })
         };

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::model::limit::{Algorithm, Key, Limit};
     use crate::ratelimit::counters::Hits;
-    use crate::ratelimit::subject::{Limited, Origin};
+    use crate::ratelimit::subject::{AnyLimit, Limited, Origin};
 
     /// The limit, what it counts to clients, and what was decided.
     type Told = (u32, Option<Counted>, Role, Outcome);
@@ -81,7 +81,7 @@ mod tests {
         let subject = |(requests, counted, role, _): &Told| {
             let algorithm = Algorithm::window(*requests, 60_000);
             let limit = Limit::new("RateLimitPolicy/ml/api".into(), Key::ClientAddress, algorithm);
-            let limit = Cow::Owned(Limit { openai_headers: *counted, ..limit });
+            let limit = AnyLimit::Made(Box::new(Limit { openai_headers: *counted, ..limit }));
             let key = Cow::Owned(Vec::new());
             Subject::Limited(Limited { limit, key, hits: Hits::Take(1), role: *role, origin: Origin::Ours })
         };

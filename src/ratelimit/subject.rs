@@ -1,6 +1,7 @@
 //! What each descriptor of a request asks for: pure, but for the limits that are passed in.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::{
@@ -34,11 +35,38 @@ pub(super) enum Subject<'a> {
 /// A limit, and what is wanted of it.
 #[derive(Debug)]
 pub(super) struct Limited<'a> {
-    pub(super) limit: Cow<'a, Limit>,
+    pub(super) limit: AnyLimit<'a>,
     pub(super) key: Cow<'a, [Entry]>,
     pub(super) hits: Hits,
     pub(super) role: Role,
     pub(super) origin: Origin<'a>,
+}
+
+/// A limit that is in force, or one that is made for a request. The latter are few.
+#[derive(Debug)]
+pub(super) enum AnyLimit<'a> {
+    InForce(&'a Limit),
+    Made(Box<Limit>),
+}
+
+impl Deref for AnyLimit<'_> {
+    type Target = Limit;
+
+    fn deref(&self) -> &Limit {
+        match self {
+            Self::InForce(limit) => limit,
+            Self::Made(limit) => limit,
+        }
+    }
+}
+
+impl<'a> From<Cow<'a, Limit>> for AnyLimit<'a> {
+    fn from(limit: Cow<'a, Limit>) -> Self {
+        match limit {
+            Cow::Borrowed(limit) => Self::InForce(limit),
+            Cow::Owned(limit) => Self::Made(Box::new(limit)),
+        }
+    }
 }
 
 /// Whose a limit is.
@@ -102,8 +130,8 @@ fn subject<'a>(
     request: &'a RateLimitRequest,
     descriptor: &'a RateLimitDescriptor,
 ) -> Result<Subject<'a>, Status> {
-    let limited = |limit, key, hits, origin| {
-        Subject::Limited(Limited { limit, key, hits, role: Role::Binding, origin })
+    let limited = |limit: Cow<'a, Limit>, key, hits, origin| {
+        Subject::Limited(Limited { limit: limit.into(), key, hits, role: Role::Binding, origin })
     };
     if let Some((first, key)) = descriptor.entries.split_first()
         && request.domain == DOMAIN
