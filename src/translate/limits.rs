@@ -2,7 +2,7 @@
 //!
 //! What a refusal looks like is the filter's, not the route's. So the usual answers are filters that stand in every
 //! chain and ask for nothing unless a route tells them what to count. Any other answer is a filter that the route
-//! brings along, which `ratelimit-others` runs [`late`].
+//! brings along, which `ratelimit-others` runs `late`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
