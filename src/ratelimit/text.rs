@@ -10,8 +10,8 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 use prost::bytes::Bytes;
 use prost::{DecodeError, Message};
 
-/// A `RateLimitRequest`; each byte of a text that is no UTF-8 is taken for the character of its number, so that different
-/// texts stay different.
+/// A `RateLimitRequest`; each byte of a text that is no UTF-8 is taken for the character of its number, as in the headers of
+/// old. So two of them stay different, though one may be what another client writes in UTF-8, and share its counter.
 ///
 /// # Errors
 /// When it is no such message.

@@ -84,7 +84,7 @@ impl TopKeys {
         told: Option<Algorithm>,
     ) {
         let hash = self.hash(limit, key);
-        let mut shard = lock(&self.shards[hash as usize % SHARDS]);
+        let mut shard = lock(&self.shards[(hash >> 32) as usize % SHARDS]);
         let who = || self.who(limit, key);
         let at = match shard.find(hash) {
             Some(at) => {

@@ -356,8 +356,7 @@ fn location_routes(
     for (listeners, protocol) in sides {
         let upstream = source.upstream(*protocol);
         let Some(main) = location.backend(draft, upstream, backend::UNAVAILABLE) else {
-            let route = route(*listeners, Variant::Unavailable, matches.clone(), answer(503));
-            routes.push(Route { effects: without_auth(&effects), ..route });
+            routes.push(route(*listeners, Variant::Unavailable, matches.clone(), answer(503)));
             continue;
         };
         match canaries.find(draft, location, main, upstream) {
@@ -376,10 +375,15 @@ fn location_routes(
             }
         }
     }
-    split(draft, source, routes)
+    let mut routes = split(draft, source, routes);
+    for route in routes.iter_mut().filter(|route| route.variant == Variant::Unavailable) {
+        route.effects = without_auth(&route.effects);
+    }
+    routes
 }
 
-/// Where no backend can serve, nobody is asked whether to let a request in: nginx answers in an earlier phase.
+/// Where no backend can serve, nobody is asked whether to let a request in: nginx answers in an earlier phase. So nothing
+/// is counted by what nobody said either.
 fn without_auth(effects: &Arc<Effects>) -> Arc<Effects> {
     let of_auth = |guard: &Guard| guard.phase == Phase::Auth;
     if effects.external_auth.is_none() && !effects.guards.iter().any(of_auth) {
@@ -388,6 +392,7 @@ fn without_auth(effects: &Arc<Effects>) -> Arc<Effects> {
     let mut own = Effects::clone(effects);
     own.external_auth = None;
     own.guards.retain(|guard| !of_auth(guard));
+    own.rate_limits.retain(|limit| !limit.after_auth);
     Arc::new(own)
 }
 

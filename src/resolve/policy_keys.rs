@@ -57,16 +57,16 @@ pub(super) fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
         Key::Header(name) => {
             let what = || format!("{name} header");
             let present = HeaderMatch::new(name, TextMatch::Present);
-            // Envoy compares all headers of the name, joined by commas, and counts the first, which may be empty.
-            let empty = HeaderMatch::new(name, TextMatch::Regex("(?s)(,.*)?".to_owned()));
+            // Envoy counts the first of several, and compares each: with any empty one nothing may be counted.
+            let empty = HeaderMatch::new(name, TextMatch::Exact(String::new()));
             vec![guard(what(), present.inverted()), guard(what(), empty)]
         }
         Key::Cookie(name) => {
             let what = || format!("cookie {name}");
             let name = pattern::escape(name);
             let given = format!(r"(?s)(?:.*; *)?{name}=\s*[^;,\s].*");
-            // Envoy compares several headers joined by semicolons and counts by them joined by commas, so that what looks
-            // like a further one behind a comma must be one.
+            // Envoy compares each header by itself and counts by all of them joined by commas, so that what looks like a
+            // further one behind a comma must be one.
             let behind_a_comma = HeaderMatch::new("cookie", TextMatch::Regex(format!(r"(?s).*, *{name}=.*")));
             vec![guard(what(), absent("cookie", given)), guard(what(), behind_a_comma)]
         }
@@ -146,7 +146,6 @@ mod tests {
         }
     }
 
-    /// Several headers are joined by semicolons where guards look.
     #[test]
     fn what_lacks_a_cookie() {
         let key = Key::Cookie("s".into());

@@ -38,7 +38,8 @@ local function variables(headers)
     host = string.lower((string.gsub(authority, ":%d*$", ""))),
     http_host = authority,
     best_http_host = authority,
-    request_method = headers:get(":method"),
+    -- A method may have characters that mean something in a URL.
+    request_method = (string.gsub(headers:get(":method"), "[^%w%-%._~]", escape)),
     request_uri = path,
     escaped_request_uri = (string.gsub(path, "[^%w%-%._~]", escape)),
   }

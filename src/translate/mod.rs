@@ -47,7 +47,7 @@ pub fn sessions() -> session::Settings {
 }
 
 /// Raised whenever a function here makes something else of equal input, so that Envoys are sent the new form.
-const REVISION: u32 = 4;
+const REVISION: u32 = 5;
 
 /// The version of what is made of this input.
 pub(crate) fn version<T: Hash + ?Sized>(input: &T) -> Version {

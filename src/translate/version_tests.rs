@@ -35,13 +35,13 @@ endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}}]
 
 /// Listeners depend on settings alone, and change with every release that adds a filter.
 const PINNED: &str = "\
-8053089b97cfa6a9 ClusterLoadAssignment shop/app/80~e67abf5325dee21f
-46979c45169b5689 Cluster shop/app/80~e67abf5325dee21f
-37a781835258177e Secret *
-952da795a518f1af TypedExtensionConfig fallback
-8b1dda6172f56c91 RouteConfiguration a.io
-330a7072d094bdc9 ScopedRouteConfiguration http/a.io
-a6bbd0cabbde6262 ScopedRouteConfiguration https/a.io
+0d3f04d7b71ea9ce ClusterLoadAssignment shop/app/80~e67abf5325dee21f
+10ce9b27fb54e0c2 Cluster shop/app/80~e67abf5325dee21f
+b7f02b474bc5003c Secret *
+052dae31c5adacb3 TypedExtensionConfig fallback
+dce0317317fceba0 RouteConfiguration a.io
+6d3c3be238798305 ScopedRouteConfiguration http/a.io
+46b2f3e0abb9d180 ScopedRouteConfiguration https/a.io
 ";
 
 #[test]

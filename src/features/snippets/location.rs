@@ -60,7 +60,8 @@ pub(super) fn statement(
             Ok(Statement::Header { name, value: pieces(value, declared, &[])? })
         }
         (["proxy_set_header", name, value], None) => {
-            let name = plain_header(name).ok_or_else(|| format!("proxy_set_header {name} is not read"))?;
+            let plain = plain_header(name).filter(|name| !is_an_order(name));
+            let name = plain.ok_or_else(|| format!("proxy_set_header {name} is not read"))?;
             Ok(Statement::RequestHeader { name, value: pieces(value, declared, &declared.answered)? })
         }
         (["if", condition @ ..], Some(block)) => {
@@ -79,6 +80,11 @@ pub(super) fn statement(
 fn plain_header(name: &str) -> Option<String> {
     let name = name.to_ascii_lowercase();
     (header::is_name(&name) && !OF_THE_CONNECTION.contains(&&*name)).then_some(name)
+}
+
+/// What Envoy takes for itself, and what it finds routes by.
+fn is_an_order(name: &str) -> bool {
+    name.starts_with("x-envoy-") || name.starts_with("x-chancery-")
 }
 
 /// Headers that neither a request nor a response can be given.

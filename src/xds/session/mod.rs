@@ -161,7 +161,7 @@ pub struct Session {
     linger: Linger,
     /// The client holds clusters or route configurations of an earlier stream, so it may hold what refers to them too.
     resumed: bool,
-    /// It holds routes of an earlier stream of which nobody knows what they refer to.
+    /// It may hold, or have held a moment ago, routes of an earlier stream of which nobody knows what they refer to.
     users_unknown: bool,
     /// Until when its first requests for what refers to these are awaited, before one of them goes.
     users_awaited: Option<Instant>,
@@ -182,7 +182,7 @@ impl Session {
             order: Order::default(),
             linger: Linger::default(),
             resumed: false,
-            users_unknown: false,
+            users_unknown: true,
             users_awaited,
             responses: 0,
             events: Vec::new(),
@@ -405,7 +405,7 @@ impl Session {
     fn recheck_removals(&mut self, now: Instant) {
         if !self.knows_users(TypeUrl::Cluster) {
             self.users_unknown = true;
-        } else if std::mem::take(&mut self.users_unknown) {
+        } else if std::mem::take(&mut self.users_unknown) && self.resumed {
             self.linger.begin_all(now + self.settings.cluster_linger);
         }
         for type_url in TypeUrl::ALL {
