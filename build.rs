@@ -50,10 +50,13 @@ fn quota() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Where cargo has unpacked the `envoy-types` package that this build uses.
+/// Where cargo has unpacked the `envoy-types` package that this build uses. On a machine that is new to cargo it may fetch
+/// dependencies of tests first, which a build leaves out and this list does not.
 fn envoy_types() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let output = Command::new(std::env::var("CARGO")?)
-        .args(["metadata", "--offline", "--locked", "--format-version", "1"])
+        .args(["metadata", "--locked", "--format-version", "1"])
+        // Else it fetches those of every platform.
+        .args(["--filter-platform", &std::env::var("TARGET")?])
         .output()?;
     if !output.status.success() {
         return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
