@@ -37,7 +37,7 @@ mod told;
 mod wire;
 
 pub use pattern::Pattern;
-pub use told::{TOLD_ENTRY, ToldRate, told_rate};
+pub use told::{TOLD_ENTRY, ToldAs, ToldRate, told_rate};
 pub use wire::WireError;
 
 pub use crate::values::LimitKey as Key;
@@ -80,12 +80,10 @@ pub struct Limit {
     /// What clients are told of it as, in headers named as OpenAI's API has them; not told so, if nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub openai_headers: Option<Counted>,
-    /// Whether requests say another rate for their key ([`TOLD_ENTRY`]), which counts before any plan.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub told: bool,
-    /// The burst of that rate, which is counted as nginx's `limit_req` then; without it, in windows.
+    /// How another rate is counted that requests say for their key ([`TOLD_ENTRY`]) and that goes before any plan; they say
+    /// none, if nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told_burst: Option<u32>,
+    pub told: Option<ToldAs>,
 }
 
 /// What the hits of a limit are, to clients.
@@ -154,8 +152,7 @@ impl Limit {
             failure_mode: None,
             body: None,
             openai_headers: None,
-            told: false,
-            told_burst: None,
+            told: None,
         }
     }
 }

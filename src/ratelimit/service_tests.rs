@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, 
 use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::*;
-use crate::model::limit::{Algorithm, Body, Key, Limit, SETTLE_ENTRY};
+use crate::model::limit::{Algorithm, Body, Key, Limit, SETTLE_ENTRY, ToldAs};
 use crate::ratelimit::counters::memory::Memory;
 
 /// Long periods, so that no test depends on how fast it runs.
@@ -62,7 +62,10 @@ async fn a_rate_that_is_told_counts_in_place_of_the_limits_own() {
     let rig = Rig::new();
     let mut limits = limits();
     let algorithm = Algorithm::FixedWindow { requests: 2, window_ms: 3_600_000 };
-    limits.insert(Limit { told: true, ..Limit::new("told".into(), Key::ClientAddress, algorithm) });
+    limits.insert(Limit {
+        told: Some(ToldAs::Window),
+        ..Limit::new("told".into(), Key::ClientAddress, algorithm)
+    });
     rig.limits.send_replace(Arc::new(limits));
     let told = |limit: &str, key: &str, rate: &str| {
         let mut descriptor = descriptor(limit, key);

@@ -141,8 +141,8 @@ fn subject<'a>(
         let hits = hits(request, descriptor, Compatible { charge: settled, ..Compatible::default() });
         if let Some(limit) = limits.get(&first.value) {
             let (key, told) = told(key);
-            let (limit, origin) = match told.filter(|_| limit.told) {
-                Some(rate) => (Cow::Owned(limit.told(rate)), Origin::Told),
+            let (limit, origin) = match told.and_then(|rate| limit.told(rate)) {
+                Some(limit) => (Cow::Owned(limit), Origin::Told),
                 None => (limit.for_value(key.first().map_or("", |entry| &entry.value)), Origin::Ours),
             };
             let origin = if settled { Origin::Settled } else { origin };

@@ -7,7 +7,7 @@ use crate::features::cost::Cost;
 use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
 use crate::features::snippets::{Branch, Rate};
-use crate::model::limit::{Algorithm, Key, Limit};
+use crate::model::limit::{Algorithm, Key, Limit, ToldAs};
 use crate::values::{ObjectKey, Origin};
 
 const SECOND_MS: u64 = 1000;
@@ -83,9 +83,9 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             }
             Rate::Told(header) => (NO_LIMIT, Some(header.clone())),
         };
-        let told_burst = told.as_ref().map(|_| limit.burst);
+        let told_as = told.as_ref().map(|_| ToldAs::LimitReq { burst: limit.burst });
         let rule = Limit::new(id.clone(), limit.key.clone(), algorithm);
-        draft.limit(Limit { told: told.is_some(), told_burst, ..rule });
+        draft.limit(Limit { told: told_as, ..rule });
         effects.rate_limits.push(RouteLimit {
             id,
             key: limit.key.clone(),

@@ -19,7 +19,7 @@ use crate::features::cost::{Cost, Told};
 use crate::features::effects::{Effects, Guard, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::{REFUSALS, is_refusal};
 use crate::model::limit::{
-    Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan,
+    Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan, ToldAs,
 };
 use crate::settings::Settings;
 use crate::values::host::full_name;
@@ -294,8 +294,7 @@ impl Builder<'_, '_> {
                 failure_mode: failure_mode.filter(|_| !self.shadow),
                 body: body.clone(),
                 openai_headers,
-                told: told.is_some(),
-                told_burst: None,
+                told: told.is_some().then_some(ToldAs::Window),
             });
             self.effects.rate_limits.push(RouteLimit {
                 id,

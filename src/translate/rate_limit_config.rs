@@ -87,7 +87,7 @@ fn branch(limit: &Limit, parts: &[Key], value: String, policy: RateLimitPolicy) 
     let Some((first, rest)) = parts.split_first() else { return RateLimitDescriptor::default() };
     let key = if *first == Key::ClientAddress { ADDRESS_ENTRY } else { KEY_ENTRY };
     let mut descriptor = RateLimitDescriptor { key: key.to_owned(), value, ..RateLimitDescriptor::default() };
-    if rest.is_empty() && limit.told {
+    if rest.is_empty() && limit.told.is_some() {
         descriptor.descriptors = vec![told(limit, policy)];
     } else if rest.is_empty() {
         descriptor.rate_limit = Some(policy);
@@ -143,7 +143,7 @@ fn lost(limit: &Limit) -> Option<String> {
         );
     };
     let mut lost: Vec<String> = lost_of(&limit.algorithm);
-    if limit.told {
+    if limit.told.is_some() {
         lost.push("the rates that the answers of auth-url say".to_owned());
     }
     for plan in &limit.plans {
@@ -211,7 +211,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::model::limit::{Counted, Pattern, Plan};
+    use crate::model::limit::{Counted, Pattern, Plan, ToldAs};
     use crate::values::calendar::TimeZone;
 
     const MINUTE_MS: u64 = 60 * SECOND_MS;
@@ -302,7 +302,7 @@ mod tests {
             Limit { id: "n".into(), ..limit(gauge) },
             Limit {
                 id: "t".into(),
-                told: true,
+                told: Some(ToldAs::Window),
                 plans: vec![plan("pro", prefix("pro_"), minute(9))],
                 ..limit(minute(3))
             },

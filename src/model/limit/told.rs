@@ -1,5 +1,7 @@
 //! Rates that come with a request: whoever let it in said how much its key may.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Algorithm, Limit};
 
 /// The name of a descriptor's last entry, whose value says the rate behind `=`, so that there is one where nobody said any.
@@ -32,15 +34,34 @@ pub struct ToldRate {
     pub window_ms: u64,
 }
 
-impl Limit {
-    /// The limit with this rate for all keys.
-    #[must_use]
-    pub fn told(&self, ToldRate { requests, window_ms }: ToldRate) -> Self {
-        self.counted_by(match self.told_burst {
+/// How such a rate is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToldAs {
+    /// In windows.
+    Window,
+    /// As nginx's `limit_req` counts it.
+    LimitReq {
+        /// Hits that may come at once on top of the first.
+        burst: u32,
+    },
+}
+
+impl ToldAs {
+    fn algorithm(self, ToldRate { requests, window_ms }: ToldRate) -> Algorithm {
+        match self {
             // A bucket of a rate of none lets one through.
-            Some(burst) if requests > 0 => Algorithm::limit_req(requests, window_ms, burst),
-            _ => Algorithm::window(requests, window_ms),
-        })
+            Self::LimitReq { burst } if requests > 0 => Algorithm::limit_req(requests, window_ms, burst),
+            Self::LimitReq { .. } | Self::Window => Algorithm::window(requests, window_ms),
+        }
+    }
+}
+
+impl Limit {
+    /// The limit with this rate for all keys, if it takes rates that are told.
+    #[must_use]
+    pub fn told(&self, rate: ToldRate) -> Option<Self> {
+        self.told.map(|told| self.counted_by(told.algorithm(rate)))
     }
 }
 

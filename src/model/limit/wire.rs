@@ -1,6 +1,6 @@
 //! Limits as messages, and back: nothing is lost on the way.
 
-use super::{Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan};
+use super::{Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan, ToldAs};
 use crate::messages::ratelimit as message;
 use crate::values::TokenClaim;
 use crate::values::calendar::{CalendarUnit, TimeZone};
@@ -38,8 +38,7 @@ fn unknown(at: &str) -> WireError {
 
 impl From<&Limit> for message::Limit {
     fn from(limit: &Limit) -> Self {
-        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers, told, told_burst } =
-            limit;
+        let Limit { id, key, algorithm, plans, shadow, failure_mode, body, openai_headers, told } = limit;
         Self {
             id: id.to_string(),
             key: Some(key.into()),
@@ -49,8 +48,11 @@ impl From<&Limit> for message::Limit {
             failure_mode: failure_mode.map_or(message::FailureMode::Unspecified, Into::into).into(),
             body: body.as_ref().map(message::Body::from),
             openai_headers: openai_headers.map_or(message::Counted::Unspecified, Into::into).into(),
-            told: *told,
-            told_burst: *told_burst,
+            told: told.is_some(),
+            told_burst: told.and_then(|told| match told {
+                ToldAs::Window => None,
+                ToldAs::LimitReq { burst } => Some(burst),
+            }),
         }
     }
 }
@@ -77,8 +79,7 @@ impl TryFrom<message::Limit> for Limit {
             failure_mode,
             body: body.map(read_body).transpose()?,
             openai_headers,
-            told,
-            told_burst,
+            told: told.then(|| told_burst.map_or(ToldAs::Window, |burst| ToldAs::LimitReq { burst })),
         })
     }
 }
@@ -351,7 +352,11 @@ mod tests {
         let body = prop::option::of(prop_oneof![text, Just(Body::Json)]);
         let counted = prop::sample::select(vec![None, Some(Counted::Requests), Some(Counted::Tokens)]);
         let modes = prop::sample::select(modes);
-        let flags = any::<(bool, bool, Option<u32>)>();
+        let told = any::<Option<u32>>().prop_map(|burst| match burst {
+            None => ToldAs::Window,
+            Some(burst) => ToldAs::LimitReq { burst },
+        });
+        let flags = (any::<bool>(), prop::option::of(told));
         (".{1,30}", key(), algorithm(), plans, flags, modes, body, counted).prop_map(
             |(id, key, algorithm, plans, flags, failure_mode, body, openai_headers)| Limit {
                 id: id.into(),
@@ -363,7 +368,6 @@ mod tests {
                 body,
                 openai_headers,
                 told: flags.1,
-                told_burst: flags.2,
             },
         )
     }

@@ -183,15 +183,15 @@ impl<C: Counters> Desk<C> {
     /// The same key by a rate that is told, whichever was told last.
     fn at_rate(&self, found: Found, rate: &str) -> Answer<Found> {
         let limits = self.0.limits();
-        let Some(limit) = limits.get(&found.limit.id).filter(|limit| limit.told) else {
-            let problem = "counts by no rate of an answer (authHeader)";
-            return Err(Problem::Invalid(format!("rate: {} {problem}", found.shown.0)));
-        };
         let Some(rate) = told_rate(&format!("={rate}")) else {
             let problem = "expected hits a second, minute, hour or day, such as 100r/m (r/s, r/h, r/d)";
             return Err(Problem::Invalid(format!("rate: {problem}; got {rate}")));
         };
-        Ok(Found { limit: limit.told(rate), plan: String::new(), ..found })
+        let Some(limit) = limits.get(&found.limit.id).and_then(|limit| limit.told(rate)) else {
+            let problem = "counts by no rate of an answer (authHeader)";
+            return Err(Problem::Invalid(format!("rate: {} {problem}", found.shown.0)));
+        };
+        Ok(Found { limit, plan: String::new(), ..found })
     }
 
     fn by_fingerprint(&self, text: &str) -> Answer<Found> {
@@ -274,7 +274,7 @@ impl<C: Counters> Desk<C> {
         let hot = top.get(fingerprint).unwrap_or_else(unknown);
         let value = key.first().map_or("", |entry| entry.value.as_str());
         let plan = || limit.plan_for_value(value).map_or_else(String::new, |plan| plan.name.to_string());
-        let (plan, as_it_is) = match hot.told.filter(|_| limit.told) {
+        let (plan, as_it_is) = match hot.told.filter(|_| limit.told.is_some()) {
             Some(rate) => (String::new(), Cow::Owned(limit.counted_by(rate))),
             None => (plan(), limit.for_value(value)),
         };

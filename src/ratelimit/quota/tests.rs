@@ -17,7 +17,7 @@ use tonic::codegen::Service as _;
 use super::v1::quota_service_client::QuotaServiceClient;
 use super::v1::{GetQuotaRequest, GrantQuotaRequest, ListQuotasRequest, ResetQuotaRequest, Subject};
 use super::*;
-use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, LimitSet, Plan};
+use crate::model::limit::{Algorithm, Key, KeyMatch, Limit, LimitSet, Plan, ToldAs};
 use crate::ratelimit::counters::Store;
 use crate::ratelimit::envoyproxy::{Reading, Rules};
 use crate::ratelimit::service::{Options, RateLimit};
@@ -63,7 +63,7 @@ impl Rig {
                 ..Limit::new("keyed".into(), Key::Header("x-api-key".into()), window(2))
             },
             Limit {
-                told: true,
+                told: Some(ToldAs::Window),
                 plans: vec![plan],
                 ..Limit::new("told".into(), Key::Header("x-user".into()), window(2))
             },
