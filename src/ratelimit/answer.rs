@@ -174,7 +174,9 @@ fn metadata(request: &RateLimitRequest, decided: &[Decided<'_>], statuses: &[Des
         if status.code == i32::from(Code::OverLimit) || used_up(limited.role) {
             continue;
         }
-        merge(&mut merged, limited.rule().map_or(&Map::new(), |rule| &rule.metadata));
+        if let Some(metadata) = limited.rule().and_then(|rule| rule.metadata()) {
+            merge(&mut merged, metadata);
+        }
         if model(descriptor) != ("", "") && !passed.contains(&model(descriptor)) {
             passed.push(model(descriptor));
         }

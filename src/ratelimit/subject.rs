@@ -42,7 +42,7 @@ pub(super) struct Limited<'a> {
     pub(super) origin: Origin<'a>,
 }
 
-/// A limit that is in force, or one that is made for a request. The latter are few.
+/// A limit that is in force, or one that is made for a request, which is apart so that the others are small.
 #[derive(Debug)]
 pub(super) enum AnyLimit<'a> {
     InForce(&'a Limit),
@@ -103,7 +103,7 @@ impl<'a> Limited<'a> {
 
     /// Shown to clients, so none of our own limits has one.
     pub(super) fn name(&self) -> &str {
-        self.rule().map_or("", |rule| &rule.name)
+        self.rule().map_or("", Rule::name)
     }
 }
 
@@ -200,7 +200,7 @@ fn replace(subjects: &mut [Subject<'_>]) {
         Subject::Limited(limited) => limited.rule(),
         _ => None,
     });
-    let replaced: Vec<&str> = rules.flat_map(|rule| rule.replaces.iter().map(|name| &**name)).collect();
+    let replaced: Vec<&str> = rules.flat_map(|rule| rule.replaces().iter().map(|name| &**name)).collect();
     for subject in subjects.iter_mut().filter(|_| !replaced.is_empty()) {
         if let Subject::Limited(limited) = subject
             && replaced.contains(&limited.name())

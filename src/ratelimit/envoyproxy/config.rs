@@ -124,9 +124,12 @@ mod tests {
         let entries = [entry("outer", "x"), entry("inner", "p7")];
         let rule = rules.find("d", &entries).unwrap().rule;
         assert_eq!(rule.limit.algorithm.quota(), (5, 7 * 86_400_000));
-        assert!(rule.shadow && rule.quota && !rule.unlimited && rule.naming.is_some());
-        assert_eq!((&*rule.name, &*rule.replaces[0]), ("n", "o"));
-        assert_eq!(Value::from(rule.metadata.clone()), serde_json::json!({"name": "m", "list": [true]}));
+        assert!(rule.shadow && rule.quota && !rule.unlimited && rule.naming().is_some());
+        assert_eq!((rule.name(), &*rule.replaces()[0]), ("n", "o"));
+        assert_eq!(
+            Value::from(rule.metadata().unwrap().clone()),
+            serde_json::json!({"name": "m", "list": [true]})
+        );
         assert!(rules.find("d", &[entry("free", "")]).unwrap().rule.unlimited);
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::trie::At;
+
 /// A value in which each `*` stands for any text, also for none.
 #[derive(Debug)]
 struct Pattern {
@@ -26,7 +28,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// A pattern, where it stands among all, and what it leads to.
-type Kept = (usize, Pattern, usize);
+type Kept = (usize, Pattern, At);
 
 /// Patterns of one place, by the text before their first `*`.
 #[derive(Debug, Default)]
@@ -38,7 +40,7 @@ pub(super) struct Patterns {
 
 impl Patterns {
     /// Adds a value with `*` in it.
-    pub(super) fn push(&mut self, value: &str, target: usize) {
+    pub(super) fn push(&mut self, value: &str, target: At) {
         let mut texts = value.split('*');
         let prefix = texts.next().unwrap_or_default();
         let pattern = Pattern { behind: texts.map(Box::from).collect() };
@@ -48,7 +50,7 @@ impl Patterns {
     }
 
     /// What the first pattern that matches leads to.
-    pub(super) fn find(&self, value: &str) -> Option<usize> {
+    pub(super) fn find(&self, value: &str) -> Option<At> {
         let value = value.as_bytes();
         let candidates = self.by_prefix.range(..=value.len()).filter_map(|(length, same)| {
             let found = same.get(&value[..*length])?;
@@ -89,7 +91,7 @@ mod tests {
             (&["é*"], "è", None),
         ] {
             let mut kept = Patterns::default();
-            patterns.iter().enumerate().for_each(|(target, pattern)| kept.push(pattern, target));
+            (0..).zip(patterns).for_each(|(target, pattern)| kept.push(pattern, target));
             assert_eq!(kept.find(value), expected, "{value} in {patterns:?}");
         }
     }

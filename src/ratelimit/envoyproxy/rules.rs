@@ -38,16 +38,18 @@ pub struct Rule {
     pub shadow: bool,
     /// A request is refused only if every group of its quotas is used up.
     pub quota: bool,
-    /// By which others may replace it; empty is none. Shown to clients by Envoy.
-    pub name: Box<str>,
-    /// The names of those that do not count where this one does.
-    pub replaces: Vec<Box<str>>,
-    /// Sent along in the dynamic metadata while it is within its limit.
-    pub metadata: Map<String, Value>,
     /// Outlives its changes.
     pub(in crate::ratelimit) counts: Arc<Counts>,
-    /// How its metrics are named, where that is not by its place.
-    pub(super) naming: Option<Naming>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few rules say, apart from what every decision reads.
+#[derive(Debug)]
+struct Rare {
+    name: Box<str>,
+    replaces: Vec<Box<str>>,
+    metadata: Map<String, Value>,
+    naming: Option<Naming>,
 }
 
 /// What a rule decided, and what came of hits by it; side by side, since a decision counts in both.
@@ -62,6 +64,36 @@ impl Rule {
     #[must_use]
     pub fn decided(&self) -> Decided {
         self.counts.tally.read()
+    }
+
+    /// By which others may replace it; empty is none. Shown to clients by Envoy.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.rare.as_ref().map_or("", |rare| &rare.name)
+    }
+
+    /// The names of those that do not count where this one does.
+    #[must_use]
+    pub fn replaces(&self) -> &[Box<str>] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.replaces)
+    }
+
+    /// Sent along in the dynamic metadata while it is within its limit.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Map<String, Value>> {
+        self.rare.as_ref().map(|rare| &rare.metadata)
+    }
+
+    /// How its metrics are named, where that is not by its place.
+    pub(super) fn naming(&self) -> Option<&Naming> {
+        self.rare.as_ref()?.naming.as_ref()
+    }
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let Self { name, replaces, metadata, naming } = self;
+        name.is_empty() && replaces.is_empty() && metadata.is_empty() && naming.is_none()
     }
 }
 
@@ -259,17 +291,20 @@ fn rule(descriptor: &Descriptor, here: &Above<'_>, at: &str) -> Result<Option<Ru
             return wrong(at, format!("replaces should not contain the limit's own name '{}'", limit.name));
         }
     }
+    let rare = Rare {
+        name: limit.name.as_str().into(),
+        replaces: limit.replaces.iter().map(|replaced| replaced.name.as_str().into()).collect(),
+        metadata: descriptor.metadata.clone(),
+        naming: Naming::new(here.domain, here.levels, descriptor.detailed_metric),
+    };
     Ok(Some(Rule {
         path: here.path.into(),
         limit: counted(here.domain, here.path, algorithm),
         unlimited: limit.unlimited,
         shadow: descriptor.shadow_mode,
         quota: descriptor.quota_mode,
-        name: limit.name.as_str().into(),
-        replaces: limit.replaces.iter().map(|replaced| replaced.name.as_str().into()).collect(),
-        metadata: descriptor.metadata.clone(),
         counts: Arc::default(),
-        naming: Naming::new(here.domain, here.levels, descriptor.detailed_metric),
+        rare: (!rare.is_empty()).then(|| Box::new(rare)),
     }))
 }
 

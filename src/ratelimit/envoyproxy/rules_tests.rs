@@ -249,7 +249,7 @@ descriptors:
     let rule = rules.iter().next().unwrap();
     assert!(matches!(rule.limit.algorithm, Algorithm::AlignedWindow { .. }), "windows of the clock");
     assert!(rule.quota && !rule.shadow && !rule.unlimited);
-    assert_eq!((&*rule.name, rule.replaces.len(), rule.metadata.len()), ("n", 1, 2));
+    assert_eq!((rule.name(), rule.replaces().len(), rule.metadata().unwrap().len()), ("n", 1, 2));
     assert_eq!(rule.limit.algorithm.quota(), (u32::MAX, 86_400_000));
     for (unit, seconds) in [
         ("second", 1),

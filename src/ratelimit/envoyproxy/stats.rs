@@ -117,13 +117,13 @@ impl Stats {
     pub(super) fn keep(&self, rules: &Rules) {
         let labelled = rules.iter().filter(|rule| rule.counts.hits.is_labelled()).count();
         self.labelled.store(labelled, Ordering::Relaxed);
-        let naming = rules.iter().filter(|rule| rule.naming.is_some());
+        let naming = rules.iter().filter(|rule| rule.naming().is_some());
         self.names.keep(&naming.map(|rule| &*rule.path).collect::<HashSet<_>>());
     }
 
     /// Counts hits of a rule by a request's entries.
     pub(in crate::ratelimit) fn count(&self, rule: &Rule, entries: &[Entry], hits: &[u64; 5]) {
-        if rule.naming.as_ref().is_some_and(|naming| self.names.count(naming, &rule.path, entries, hits)) {
+        if rule.naming().is_some_and(|naming| self.names.count(naming, &rule.path, entries, hits)) {
             return;
         }
         rule.counts.hits.add(hits);
