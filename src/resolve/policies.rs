@@ -13,7 +13,7 @@ use super::jwt;
 use super::limits::count_first;
 use super::policy_keys::{keys, missing};
 use crate::crd::rate_limit_policy::{
-    PolicyAnswer, PolicyLimit, PolicyPlan, PolicySecretRef, RateLimitPolicySpec,
+    PolicyAnswer, PolicyLimit, PolicyPlan, PolicySecretRef, Quota, RateLimitPolicySpec,
 };
 use crate::features::cost::{Cost, Told};
 use crate::features::effects::{Effects, Guard, HeaderOperation, Refusal, RouteLimit};
@@ -219,6 +219,21 @@ impl Ids {
 /// A problem: the field below the limit, and what is wrong with it.
 pub(super) type Problem = (String, String);
 
+/// A plan of a policy, with all of its windows.
+struct PlanOfWindows<'p> {
+    name: &'p str,
+    matches: KeyMatch,
+    quotas: Vec<Quota>,
+}
+
+impl PlanOfWindows<'_> {
+    fn in_window(&self, window: usize) -> Plan {
+        let (requests, window_ms) = at(&self.quotas, window);
+        let algorithm = Algorithm::window(requests, window_ms);
+        Plan { name: self.name.into(), matches: self.matches.clone(), algorithm }
+    }
+}
+
 /// Adds a limit of a policy to a route's effects.
 struct Builder<'b, 'a> {
     draft: &'b mut Draft<'a>,
@@ -251,16 +266,7 @@ impl Builder<'_, '_> {
     fn try_limit(&mut self, limit: &PolicyLimit, ids: &mut Ids) -> Result<(), Problem> {
         let key = keys(limit)?;
         let quotas = limit.quotas().map_err(|(field, error)| (field, error.to_string()))?;
-        let mut plans = Vec::new();
-        for (at, plan) in limit.plans.iter().enumerate() {
-            plans.push((
-                plan.name.as_str(),
-                self.plan_match(at, plan)?,
-                plan.quotas()
-                    .map_err(|(field, error)| (format!("plans[{at}].{field}"), error.to_string()))?,
-            ));
-        }
-        self.check_order(&limit.plans);
+        let plans = self.plans(&limit.plans)?;
         let tokens = jwt::tokens(self.draft.view, &self.origin.object.namespace, limit, self.shadow)?;
         self.come_from_clients(&tokens)?;
         let cost = costs::of_limit(limit)?;
@@ -274,22 +280,17 @@ impl Builder<'_, '_> {
         let Terms { refusal, failure_mode, body, .. } = self.terms;
         let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.
-        let windows = plans.iter().map(|(.., quotas)| quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
+        let windows = plans.iter().map(|plan| plan.quotas.len()).chain([quotas.len()]).max().unwrap_or(1);
         for window in 0..windows {
             let (requests, window_ms) = at(&quotas, window);
             // What is told is one rate; the other windows stay.
             let told = told.clone().filter(|_| window == 0);
             let id = ids.next(&self.origin.object, &key, window_ms);
-            let plan = |(name, matches, quotas): &(&str, KeyMatch, Vec<(u32, u64)>)| {
-                let (requests, window_ms) = at(quotas, window);
-                let algorithm = Algorithm::window(requests, window_ms);
-                Plan { name: (*name).into(), matches: matches.clone(), algorithm }
-            };
             self.draft.limit(Limit {
                 id: id.clone(),
                 key: key.clone(),
                 algorithm: Algorithm::window(requests, window_ms),
-                plans: plans.iter().map(plan).collect(),
+                plans: plans.iter().map(|plan| plan.in_window(window)).collect(),
                 shadow: self.shadow,
                 failure_mode: failure_mode.filter(|_| !self.shadow),
                 body: body.clone(),
@@ -310,6 +311,20 @@ impl Builder<'_, '_> {
             });
         }
         Ok(())
+    }
+
+    /// The plans, in their order.
+    fn plans<'p>(&mut self, plans: &'p [PolicyPlan]) -> Result<Vec<PlanOfWindows<'p>>, Problem> {
+        let mut read = Vec::new();
+        for (at, plan) in plans.iter().enumerate() {
+            let matches = self.plan_match(at, plan)?;
+            let quotas = plan.quotas();
+            let quotas =
+                quotas.map_err(|(field, error)| (format!("plans[{at}].{field}"), error.to_string()))?;
+            read.push(PlanOfWindows { name: &plan.name, matches, quotas });
+        }
+        self.check_order(plans);
+        Ok(read)
     }
 
     fn plan_match(&mut self, at: usize, plan: &PolicyPlan) -> Result<KeyMatch, Problem> {
@@ -468,7 +483,7 @@ impl Builder<'_, '_> {
     }
 }
 
-fn at(quotas: &[(u32, u64)], window: usize) -> (u32, u64) {
+fn at(quotas: &[Quota], window: usize) -> Quota {
     quotas.get(window).or(quotas.last()).copied().unwrap_or_default()
 }
 
