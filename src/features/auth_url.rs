@@ -70,18 +70,6 @@ const VARIABLES: &[&str] = &[
     "scheme",
 ];
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// Headers that say how a message is carried or where it goes.
-const NOT_COPIED: &[&str] = &[
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// A service that is asked whether to let a request in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -192,7 +180,7 @@ fn names(text: &str) -> Result<Vec<String>, String> {
         _ if !header::is_name(name) => Err(format!(
             "a list of header names: {name:?} is none, write at most 128 letters, digits, `-` and `_`"
         )),
-        name if NOT_COPIED.contains(&name.as_str()) => Err(format!(
+        name if header::OF_THE_CONNECTION.contains(&name.as_str()) => Err(format!(
             "a list of headers that can be copied: {name:?} says how a message is carried or where it goes"
         )),
         name => Ok(name),

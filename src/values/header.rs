@@ -7,6 +7,19 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// Headers that say how a message is carried or where it goes: they are of one connection, and no other message is given them.
+pub const OF_THE_CONNECTION: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Whether the text can stand in a header's value: no control characters.
 pub fn is_value(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || c == '\t')

@@ -79,17 +79,13 @@ pub(super) fn statement(
 /// The name of a header that may be set, in lower case.
 fn plain_header(name: &str) -> Option<String> {
     let name = name.to_ascii_lowercase();
-    (header::is_name(&name) && !OF_THE_CONNECTION.contains(&&*name)).then_some(name)
+    (header::is_name(&name) && !header::OF_THE_CONNECTION.contains(&&*name)).then_some(name)
 }
 
 /// What Envoy takes for itself, and what it finds routes by.
 fn is_an_order(name: &str) -> bool {
     name.starts_with("x-envoy-") || name.starts_with("x-chancery-")
 }
-
-/// Headers that neither a request nor a response can be given.
-const OF_THE_CONNECTION: &[&str] =
-    &["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 fn limit(
     parameters: &[&str],

@@ -188,6 +188,7 @@ fn what_is_not_read_is_said() {
         ("limit_req_zone $http_a zone=a:1m rate=$http_x;", "form"),
         ("proxy_set_header X-A $upstream_http_x;", "$upstream_http_x"),
         ("proxy_set_header Host a.example.com;", "Host"),
+        ("proxy_set_header Proxy-Connection close;", "Proxy-Connection"),
         ("proxy_set_header X-A;", "`proxy_set_header`"),
         ("proxy_set_header X-Envoy-Max-Retries 9;", "X-Envoy-Max-Retries"),
         ("add_header X-A $upstream_http_x_user_id;", "$upstream_http_x_user_id"),
