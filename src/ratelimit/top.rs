@@ -106,7 +106,11 @@ impl TopKeys {
 
     /// The key of this name, if it has a place.
     pub(super) fn get(&self, fingerprint: Fingerprint) -> Option<Hot> {
-        self.all().into_iter().find(|hot| hot.fingerprint == fingerprint)
+        self.shards.iter().find_map(|shard| {
+            let shard = lock(shard);
+            let named = |place: &Place| place.who.as_ref().is_some_and(|who| who.fingerprint == fingerprint);
+            shard.hot(shard.keys.iter().position(named)?)
+        })
     }
 
     /// All that have a place, those with the most hits first.

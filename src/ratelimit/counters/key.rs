@@ -101,23 +101,25 @@ impl Sink for &mut [u8] {
 
 /// All that tells a counter from others: equal for equal counters, and for no others.
 pub(super) fn identity(limit: &Limit, key: &[Entry], kind: u8) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SHORT);
-    put_identity(limit, key, kind, &mut bytes);
-    bytes
+    bytes(|to| put_identity(limit, key, kind, to))
 }
 
 /// All that tells a key of a limit from others, whatever the limit's numbers.
 pub(super) fn identity_of_grant(limit: &Limit, key: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SHORT);
-    put_text(&limit.id, &mut bytes);
-    put_entries(key, &mut bytes);
-    bytes
+    bytes(|to| {
+        put_text(&limit.id, to);
+        put_entries(key, to);
+    })
 }
 
 /// All that tells a key from others, whatever the limit.
 pub(super) fn identity_of_key(key: &[Entry]) -> Vec<u8> {
+    bytes(|to| put_entries(key, to))
+}
+
+fn bytes(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SHORT);
-    put_entries(key, &mut bytes);
+    put(&mut bytes);
     bytes
 }
 

@@ -1,9 +1,9 @@
 //! Grants that replicas share. What is left of one is in Redis, beside the counter of its key: the script that counts uses
 //! it first, so a hit that was granted is used once, whoever is asked.
 //!
-//! Which keys have one is in an index, which each replica reads twice a second if its version is another. So what was not
-//! granted costs a decision nothing, and a grant costs it no call more; but where hits are lent, a key with a grant has
-//! each request asked for until the grant is used up.
+//! Which keys have one is in an index, which each replica reads twice a second if its version is another. So while nothing is
+//! granted that costs a decision nothing, then a look into the index here, and never a call more; but where hits are lent, a
+//! key with a grant has each request asked for until the grant is used up.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
