@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kept::{Contender, Kept, Load, Round, Soak};
+use super::kept::{Away, Contender, Kept, Load, Round, Soak};
 use super::records;
 use super::report::{Rows, count, ms};
 
@@ -16,8 +16,8 @@ const WINDOW_TEST: &str = "ratelimit::algorithms::sliding_window::tests::comes_n
 
 /// Bars, and a table of all contenders; nothing where nothing was measured.
 pub(super) fn text() -> anyhow::Result<String> {
-    let (kept, bytes, soak) = (Kept::read()?, bytes_a_key()?, Soak::read()?);
-    if kept.is_none() && bytes.is_empty() && soak.is_none() {
+    let (kept, bytes, soak, away) = (Kept::read()?, bytes_a_key()?, Soak::read()?, Away::read()?);
+    if kept.is_none() && bytes.is_empty() && soak.is_none() && away.is_none() {
         return Ok(String::new());
     }
     let mut bars = Rows::new(&["bar", "measured", ""]);
@@ -33,6 +33,9 @@ pub(super) fn text() -> anyhow::Result<String> {
     }
     if let Some(soak) = &soak {
         flood(soak, &mut bars);
+    }
+    if let Some(away) = &away {
+        while_away(away, &mut bars);
     }
     bars.row(&[
         "sliding window under Poisson, on and off, sine and boundary traffic: in no window above 1.08 × the limit",
@@ -95,6 +98,17 @@ fn flood(soak: &Soak, bars: &mut Rows) {
         "meanwhile, of one user that was there before and one that came then, let through: ≤ {limit} each"
     );
     bars.bar(&bar, &format!("{before} and {during}"), before.max(during) <= limit);
+}
+
+/// Whether Redis answers or not.
+fn while_away(away: &Away, bars: &mut Rows) {
+    for fault in ["paused", "slow", "killed"] {
+        let of_fault = || away.rows.iter().filter(|(known, ..)| known == fault);
+        let each: Vec<_> =
+            of_fault().map(|(_, mode, answers)| format!("{mode} {}", ms(answers.p999))).collect();
+        let bar = format!("Redis is {fault}: answers by the failure mode, p99.9 ≤ 10 ms");
+        bars.bar(&bar, &each.join(", "), of_fault().all(|(.., answers)| answers.p999 <= 10.0));
+    }
 }
 
 fn contenders(kept: &Kept) -> String {

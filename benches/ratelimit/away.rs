@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
 use super::contender::Server;
+use super::kept::{Answers, Away};
 use super::redis::Redis;
 use super::requests::{Client, request};
 
@@ -21,7 +22,7 @@ const BEFORE: Duration = Duration::from_secs(1);
 /// How much slower one that is slow is.
 const SLOWER: Duration = Duration::from_millis(50);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Fault {
     None,
     Paused,
@@ -29,31 +30,43 @@ enum Fault {
     Killed,
 }
 
-/// Measures each of them with each failure mode, for so many seconds.
-pub(crate) fn measure(seconds: u64) -> anyhow::Result<()> {
-    for fault in [Fault::None, Fault::Paused, Fault::Slow, Fault::Killed] {
-        for mode in ["local", "open", "closed"] {
-            let redis = Redis::start()?;
-            let proxy = Proxy::to(redis.address)?;
-            let server = Server::at_defaults(proxy.address, mode)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let (mut took, refused) =
-                runtime.block_on(load(server.address, fault, redis, &proxy, Duration::from_secs(seconds)))?;
-            took.sort_unstable();
-            let at = |share: f64| took[((took.len() as f64 * share) as usize).min(took.len() - 1)];
-            let ms = |took: Duration| took.as_secs_f64() * 1e3;
-            println!(
-                "{:<8} {mode:<7} {:>6} calls, {refused:>5} failed: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, most {:.2} ms",
-                format!("{fault:?}"),
-                took.len(),
-                ms(at(0.5)),
-                ms(at(0.99)),
-                ms(at(0.999)),
-                ms(at(1.0))
-            );
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "there",
+            Self::Paused => "paused",
+            Self::Slow => "slow",
+            Self::Killed => "killed",
         }
     }
-    Ok(())
+}
+
+/// Measures each of them with each failure mode, for so many seconds.
+pub(crate) fn measure(seconds: u64) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for fault in [Fault::None, Fault::Paused, Fault::Slow, Fault::Killed] {
+        for mode in ["local", "open", "closed"] {
+            let answers = one(fault, mode, Duration::from_secs(seconds))?;
+            println!("{:<8} {mode:<7} {answers}", fault.name());
+            rows.push((fault.name().to_owned(), mode.to_owned(), answers));
+        }
+    }
+    Away { at: jiff::Timestamp::now().to_string(), rows }.write()
+}
+
+fn one(fault: Fault, mode: &str, lasts: Duration) -> anyhow::Result<Answers> {
+    let redis = Redis::start()?;
+    let proxy = Proxy::to(redis.address)?;
+    let server = Server::at_defaults(proxy.address, mode)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (mut took, failed) = runtime.block_on(load(server.address, fault, redis, &proxy, lasts))?;
+    took.sort_unstable();
+    let at = |share: f64| {
+        let at = took[((took.len() as f64 * share) as usize).min(took.len() - 1)];
+        at.as_secs_f64() * 1e3
+    };
+    let [p50, p99, p999, most] = [0.5, 0.99, 0.999, 1.0].map(at);
+    Ok(Answers { calls: took.len(), failed, p50, p99, p999, most })
 }
 
 /// How long calls took that were due since the fault, and how many of them failed.

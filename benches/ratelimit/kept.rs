@@ -8,6 +8,7 @@ use super::records;
 
 const FILE: &str = "ratelimit_service.json";
 const SOAK: &str = "ratelimit_soak.json";
+const AWAY: &str = "ratelimit_away.json";
 
 /// Who decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,5 +122,42 @@ impl Soak {
     /// None if there was no flood.
     pub(crate) fn read() -> anyhow::Result<Option<Self>> {
         records::read(SOAK)
+    }
+}
+
+/// What became of calls while Redis was there or not, by what it was and the failure mode.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Away {
+    pub(crate) at: String,
+    pub(crate) rows: Vec<(String, String, Answers)>,
+}
+
+/// Calls by the client's clock, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Answers {
+    pub(crate) calls: usize,
+    pub(crate) failed: usize,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) most: f64,
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { calls, failed, p50, p99, p999, most } = self;
+        write!(f, "{calls} calls, {failed} failed: p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, ")?;
+        write!(f, "most {most:.2} ms")
+    }
+}
+
+impl Away {
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        records::write(AWAY, self)
+    }
+
+    /// None if that was not measured.
+    pub(crate) fn read() -> anyhow::Result<Option<Self>> {
+        records::read(AWAY)
     }
 }

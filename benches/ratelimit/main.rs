@@ -79,7 +79,7 @@ struct Args {
     /// Flood the service with new keys for so many minutes, and do nothing else
     #[arg(long, value_name = "MINUTES")]
     soak: Option<f64>,
-    /// Only how long decisions take while Redis is away; nothing is kept
+    /// Measure how long decisions take while Redis is away, and do nothing else
     #[arg(long)]
     away: bool,
     /// Be the server that decides nothing: what this bench starts itself for
