@@ -53,6 +53,11 @@ impl ClockWindow {
             idle_at: now.ticks.saturating_add(left_ms),
         }
     }
+
+    /// The hits that it still holds.
+    pub(super) fn held(&self, state: State) -> u64 {
+        if state.at == self.window.start { state.used } else { 0 }
+    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ impl FixedWindow {
             idle_at: if used == 0 { now } else { ends_at },
         }
     }
+
+    /// The hits that it still holds.
+    pub(super) fn held(&self, state: State, now: u64) -> u64 {
+        if now < state.at.saturating_add(self.window_ms) { state.used } else { 0 }
+    }
 }
 
 #[cfg(test)]

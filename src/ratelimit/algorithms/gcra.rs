@@ -62,6 +62,11 @@ impl Gcra {
         }
     }
 
+    /// The hits that it still holds, rounded up.
+    pub(super) fn held(&self, state: State, now: u64) -> u64 {
+        state.used.saturating_sub(self.drained(now.saturating_sub(state.at))).div_ceil(DROPS)
+    }
+
     /// Drops that drain in `ms`, rounded down.
     fn drained(&self, ms: u64) -> u64 {
         let drops = u128::from(self.requests) * u128::from(DROPS) * u128::from(ms)

@@ -15,6 +15,7 @@ use clock_window::ClockWindow;
 use concurrency::Concurrency;
 use fixed_window::FixedWindow;
 use gcra::Gcra;
+use parts::Parts;
 use sliding_window::SlidingWindow;
 
 use crate::model::limit::Algorithm;
@@ -97,6 +98,32 @@ pub fn count(algorithm: &Algorithm, state: State, hits: Hits, now: impl Into<Now
             Concurrency { limit, lease_ms }.count(state, hits, now.ticks)
         }
     }
+}
+
+/// The hits that a counter still holds at the time `now`, each with how many parts of its span ago they were counted: 0 but for
+/// those that [`has_parts`] names.
+#[must_use]
+pub fn held(algorithm: &Algorithm, state: State, now: impl Into<Now>) -> Vec<(u64, u64)> {
+    let now = now.into();
+    let whole = match *algorithm {
+        Algorithm::SlidingWindow { window_ms: span_ms, .. }
+        | Algorithm::Concurrency { lease_ms: span_ms, .. } => {
+            return Parts::of(span_ms).held(state, now.ticks);
+        }
+        Algorithm::Gcra { requests, period_ms, burst } => {
+            Gcra { requests, period_ms, burst }.held(state, now.ticks)
+        }
+        Algorithm::FixedWindow { requests, window_ms } => {
+            FixedWindow { requests, window_ms }.held(state, now.ticks)
+        }
+        Algorithm::AlignedWindow { requests, window_ms } => {
+            ClockWindow::aligned(requests, window_ms, now).held(state)
+        }
+        Algorithm::Calendar { requests, unit, time_zone } => {
+            ClockWindow { requests, window: time_zone.period(unit, now.unix_ms) }.held(state)
+        }
+    };
+    if whole > 0 { vec![(whole, 0)] } else { Vec::new() }
 }
 
 /// Whether a hit is charged even when it, or its request, is refused: Envoy gives back those of refused requests too.

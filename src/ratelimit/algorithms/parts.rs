@@ -74,6 +74,13 @@ impl Parts {
         self.start(later.at)
     }
 
+    /// The counts that are not older than the span, each with its part's age.
+    pub(super) fn held(self, state: State, now: u64) -> Vec<(u64, u64)> {
+        let state = self.at(state, now);
+        let counts = std::iter::once(state.used).chain(state.earlier.into_iter().map(u64::from));
+        counts.zip(0..).filter(|(count, _)| *count > 0).collect()
+    }
+
     /// How many hits of the earliest part go out in a span, at the pace of this part.
     fn out_rate(state: &State, limit: u64) -> u128 {
         (u128::from(state.earlier[7]) * u128::from(PARTS)).min(u128::from(limit))

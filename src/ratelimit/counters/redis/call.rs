@@ -1,6 +1,6 @@
 //! One call of the script: what it is told of each ask, and what it answers. Pure.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,7 +25,7 @@ static SCRIPT_NAME: LazyLock<String> = LazyLock::new(|| Script::new(SCRIPT).get_
 /// no other store and are as long as a client likes. They have no secret, so that every replica has the same, and are
 /// cryptographic, so that nobody can choose values that share a counter. Counters of one key are in one slot of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Name(pub(super) Box<str>);
+pub(super) struct Name(pub(super) Arc<str>);
 
 impl Name {
     pub(super) fn of(limit: &Limit, key: &[Entry]) -> Self {
@@ -53,6 +53,11 @@ fn hash(bytes: &[u8]) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Hits(Hits),
+    /// Hits that came so many parts of the algorithm's span ago, and are charged whatever there is left.
+    Past {
+        hits: u64,
+        age: u64,
+    },
     /// As much as is wise to lend, from what is needed to a whole block.
     Block {
         needed: u64,
@@ -100,6 +105,7 @@ impl Question {
             Wanted::Hits(Hits::Take(n)) => (b't', n, 0, numbers[3]),
             Wanted::Hits(Hits::Charge(n)) => (b'c', n, 0, numbers[3]),
             Wanted::Hits(Hits::Return(n)) => (b'r', n, 0, numbers[3]),
+            Wanted::Past { hits, age } => (b'c', hits, age, numbers[3]),
             Wanted::Block { needed, block, free } => (b'l', block, needed, free),
             Wanted::GiveBack { left, until } => (b'g', left, until, numbers[3]),
             Wanted::Undo { counted, granted } => (b'r', counted, granted, numbers[3]),

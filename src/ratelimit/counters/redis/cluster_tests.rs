@@ -19,7 +19,7 @@ fn keys(cluster: &Cluster, limit: &Limit) -> [String; 3] {
 }
 
 fn name(limit: &Limit, value: &str) -> String {
-    Name::of(limit, &key(value)).0.into()
+    Name::of(limit, &key(value)).0.to_string()
 }
 
 fn asks<'a>(limits: &[(&'a Limit, &'a [Entry; 1])]) -> Vec<Ask<'a>> {

@@ -3,7 +3,7 @@
 -- KEYS: one counter an ask; then, of each ask whose letter is a capital, the grant that pays first.
 -- ARGV: the time (0: that of this server), milliseconds that states are kept beyond their use, 1 if each ask is for
 -- itself; then for each ask: algorithm, hits allowed, four numbers of the algorithm, what is wanted, how much, role, and
--- one number more.
+-- one number more: of hits that are charged, how many parts of the span ago they came.
 -- Answers the time, then for each ask: allowed (0 or 1), remaining, reset, how much was charged, milliseconds until the
 -- state is none, the state.
 --
@@ -152,11 +152,12 @@ local function aligned(l, state, hit, n)
     return of_clock(l, state, hit, n, starts, starts + window)
 end
 
--- The period before the caller's, its own and the one after: what its clock is off matters not.
+-- The period before the caller's, its own and the one after: what its clock is off matters not. A block says another number
+-- in place of the end of that one, which then is taken to be as long as the one before: it is a moment after its beginning.
 local function calendar(l, state, hit, n)
     if now < l.b then return of_clock(l, state, hit, n, l.a, l.b) end
     if now < l.c then return of_clock(l, state, hit, n, l.b, l.c) end
-    return of_clock(l, state, hit, n, l.c, l.d)
+    return of_clock(l, state, hit, n, l.c, l.hit == 'l' and 2 * l.c - l.b or l.d)
 end
 
 local function parts_index(span) return div(now * PARTS, span) end
@@ -220,9 +221,9 @@ local function parts_idle(span, state)
     return now
 end
 
-local function parts_add(state, n)
-    local added = copy(state)
-    added[2] = min(U32, added[2] + n)
+local function parts_add(state, n, age)
+    local added, part = copy(state), 2 + (age or 0)
+    if part <= 2 + PARTS then added[part] = min(U32, added[part] + n) end
     return added
 end
 
@@ -242,7 +243,7 @@ local function sliding(l, state, hit, n)
     if hit == 'r' then
         after = parts_give_back(seen, n)
     elseif hit == 'c' then
-        local charged = n > 0 and parts_add(seen, n) or seen
+        local charged = n > 0 and parts_add(seen, n, l.more) or seen
         allowed = parts_used(span, charged, limit) <= limit
         if n > 0 then after = charged end
     else
@@ -265,7 +266,7 @@ local function gauge(l, state, hit, n)
     if hit == 'r' then
         state = parts_give_back(held, n)
     elseif hit == 'c' then
-        if n > 0 then state = parts_add(held, n) end
+        if n > 0 then state = parts_add(held, n, l.more) end
         allowed = parts_total(parts_at(state, index)) <= limit
     else
         allowed = parts_total(held) + max(n, 1) <= limit
@@ -409,8 +410,8 @@ for key, answer in pairs(last) do
         if is_none(states[key]) or left <= 0 then
             redis.call('DEL', key)
         else
-            -- What never goes by itself does in a year.
-            redis.call('SET', key, text(states[key]), 'PX', min(left + tonumber(ARGV[2]), 31536000000))
+            -- What never goes by itself does in a year and a day, after the longest window.
+            redis.call('SET', key, text(states[key]), 'PX', min(left + tonumber(ARGV[2]), 31708800000))
         end
     end
 end

@@ -268,7 +268,7 @@ mod tests {
         let pays = |limit, hits, now| grants.of(&ask(limit, hits), now).is_some();
         assert!(!pays(&window, Hits::Take(1), 0));
         let name = Name::of_grant(&window, &[]);
-        grants.read(Some("1".to_owned()), vec![(name.0.clone().into(), 10_000)], 0);
+        grants.read(Some("1".to_owned()), vec![(name.0.to_string(), 10_000)], 0);
         assert!(grants.is_at(Some(&"1".to_owned())) && !grants.is_at(None));
         assert!(pays(&window, Hits::Take(1), 9_999) && pays(&window, Hits::Charge(1), 0));
         assert!(!pays(&window, Hits::Take(1), 10_000) && !pays(&window, Hits::Return(1), 0));

@@ -34,12 +34,11 @@ const CAPACITY: usize = 500_000;
 struct Lease {
     name: Name,
     algorithm: Algorithm,
-    /// Hits that may be given out.
+    /// Hits that may be given out, but not beyond the window that they were taken in.
     left: u64,
-    /// Until then,
-    until: u64,
-    /// but not beyond the window that they were taken in.
     ends: u64,
+    /// What is left then is given back.
+    until: u64,
     block: u64,
     granted_at: u64,
     asked_at: u64,
@@ -133,7 +132,7 @@ impl Lease {
     }
 
     fn available(&self, now: u64) -> u64 {
-        if now < self.until.min(self.ends) { self.left } else { 0 }
+        if now < self.ends { self.left } else { 0 }
     }
 
     /// What is said of hits of which `spoken_for` more are given out by the same request; or how many are lacking.

@@ -4,10 +4,8 @@
 //! [`FailureMode`] says what becomes of requests. What is counted here meanwhile goes on from what Redis said last, and
 //! is told Redis when it is back.
 //!
-//! A cluster runs a script on the counters of one slot, which are those of one key. A request with several keys is
-//! decided key by key there; if it does not go through, what the others took is given back. So for a moment it may have
-//! taken what another would have been let through with; no more is let through. While one of its servers is away, the
-//! counters of that one are decided on here, and those of the others go on.
+//! A cluster runs a script on the counters of one slot, so a request with several keys is decided key by key there
+//! (`split`).
 
 mod away;
 mod call;
@@ -21,19 +19,19 @@ mod own;
 pub(crate) mod server;
 mod slots;
 mod source;
+mod split;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::time::timeout;
 
 use away::Ledger;
 #[cfg(test)]
 use call::Name;
-use call::{Answer, Question, Terms, Wanted};
+use call::{Answer, Question, Terms};
 use grants::Grants;
 use lease::{Leases, Taken, is_lent};
 use link::{CallError, Link, Live};
@@ -162,39 +160,33 @@ impl Shared {
 
     /// Tells Redis what was counted here.
     async fn tell(&self, live: &Live) -> Result<(), CallError> {
-        let mut kept = Vec::new();
-        let mut told = Ok(());
-        while told.is_ok() {
-            let questions = self.ledger.take(TOLD_AT_ONCE, self.link.now());
-            if questions.is_empty() {
-                break;
+        for peeks in self.together(self.ledger.peeks()) {
+            if !self.hears(&peeks[0]).await {
+                continue;
             }
-            for questions in self.together(questions) {
-                if told.is_err() || !self.hears(&questions[0]).await {
-                    kept.extend(questions);
-                    continue;
+            let (untold, now) = (self.ledger.take(&peeks), self.link.now());
+            let questions: Vec<Question> =
+                untold.iter().flat_map(|(name, entry)| entry.questions(name, now)).collect();
+            if questions.is_empty() {
+                continue;
+            }
+            let terms = Terms { near: now, each: true, ..Terms::default() };
+            match timeout(TOLD_WITHIN, live.ask(&questions, terms)).await {
+                Ok(Ok(_)) => {}
+                // It may have heard.
+                Ok(Err(CallError::Late)) | Err(_) => return Err(CallError::Late),
+                Ok(Err(error)) => {
+                    self.ledger.put_back(untold, self.link.now());
+                    return Err(error);
                 }
-                let terms = Terms { near: self.link.now(), each: true, ..Terms::default() };
-                let said = timeout(TOLD_WITHIN, live.ask(&questions, terms)).await;
-                told = match said.unwrap_or(Err(CallError::Late)) {
-                    Ok(_) => Ok(()),
-                    // It may have heard.
-                    Err(CallError::Late) => Err(CallError::Late),
-                    Err(error) => {
-                        kept.extend(questions);
-                        Err(error)
-                    }
-                };
             }
         }
-        self.ledger.put_back(kept, self.link.now());
-        told
+        Ok(())
     }
 
     /// Whether the server that counts this answers: in a cluster others may, and it may not.
-    async fn hears(&self, question: &Question) -> bool {
-        let peek = Question { wanted: Wanted::Hits(Hits::Take(0)), role: Role::Shadow, ..question.clone() };
-        !self.link.is_cluster() || self.link.ask(&[peek], self.terms(true)).await.is_ok()
+    async fn hears(&self, peek: &Question) -> bool {
+        !self.link.is_cluster() || self.link.ask(std::slice::from_ref(peek), self.terms(true)).await.is_ok()
     }
 
     /// The questions that one call may ask.
@@ -229,61 +221,6 @@ impl Shared {
         };
         self.leases.forgive(asks);
         decided
-    }
-
-    /// Decides slot by slot, here what cannot be asked, and gives back what was taken if the request does not go through.
-    async fn by_slots(
-        &self,
-        asks: &[Ask<'_>],
-        questions: &[Question],
-        slots: Vec<Vec<usize>>,
-    ) -> Result<Vec<Outcome>, Unavailable> {
-        let replies = join_all(slots.iter().map(|slot| {
-            let questions: Vec<Question> = slot.iter().map(|at| questions[*at].clone()).collect();
-            async move { self.link.ask(&questions, self.terms(true)).await }
-        }));
-        let replies = replies.await;
-        let mut answers: Vec<Option<Answer>> = vec![None; questions.len()];
-        let mut away: Vec<(usize, &CallError)> = Vec::new();
-        for (slot, reply) in slots.iter().zip(&replies) {
-            match reply {
-                Ok(reply) => slot.iter().zip(&reply.answers).for_each(|(at, answer)| {
-                    self.mirror(&asks[*at..=*at], std::slice::from_ref(answer));
-                    self.grants.rest(&questions[*at..=*at], std::slice::from_ref(answer), reply.now);
-                    answers[*at] = Some(*answer);
-                }),
-                Err(error) => away.extend(slot.iter().map(|at| (*at, error))),
-            }
-        }
-        let mut outcomes: Vec<Option<Outcome>> =
-            answers.iter().map(|answer| answer.map(|answer| answer.outcome)).collect();
-        let decided = match away.first() {
-            Some((_, error)) => self.here(asks, &away, error, &mut outcomes),
-            None => Ok(()),
-        };
-        if decided.is_err() || !goes_through(asks, &outcomes) {
-            let known = questions.iter().zip(&answers);
-            let back = known.filter_map(|(question, answer)| undone(question, answer.as_ref()?)).collect();
-            let back = self.together(back);
-            join_all(back.iter().map(|questions| self.link.ask(questions, self.terms(true)))).await;
-        }
-        decided.map(|()| outcomes.into_iter().flatten().collect())
-    }
-
-    /// Decides on what could not be asked, with what is known of the rest: nothing is taken if that refuses the request.
-    fn here(
-        &self,
-        asks: &[Ask<'_>],
-        away: &[(usize, &CallError)],
-        error: &CallError,
-        outcomes: &mut [Option<Outcome>],
-    ) -> Result<(), Unavailable> {
-        let refused = !goes_through(asks, outcomes);
-        let ask = |at: usize| if refused { looked_at(&asks[at]) } else { asks[at] };
-        let here: Vec<Ask<'_>> = away.iter().map(|(at, _)| ask(*at)).collect();
-        let decided = self.without(&here, error)?;
-        away.iter().zip(decided).for_each(|((at, _), outcome)| outcomes[*at] = Some(outcome));
-        Ok(())
     }
 
     /// Decides by what is lent, and has more lent where that is not enough. None if that cannot tell.
@@ -346,57 +283,50 @@ impl Shared {
         if asks.iter().any(|ask| decides(ask) && mode(ask) == FailureMode::Closed) {
             return Err(Unavailable(error.to_string()));
         }
-        // What has happened counts, whatever becomes of requests.
-        let counts = |ask: &Ask<'_>| mode(ask) == FailureMode::Local || !matches!(ask.hits, Hits::Take(_));
-        let local: Vec<Ask<'_>> = asks.iter().filter(|ask| counts(ask)).copied().collect();
-        let now = self.link.now();
-        let outcomes = self.local.decide_at(&local, Now::from(now));
+        let (alone, others): (Vec<_>, Vec<_>) = (0..asks.len()).partition(|at| {
+            mode(&asks[*at]) == FailureMode::Local || !matches!(asks[*at].hits, Hits::Take(_))
+        });
+        let alone: Vec<(usize, Ask<'_>)> = alone.into_iter().map(|at| (at, asks[at])).collect();
+        let decided = self.count_here(&alone, error);
+        let answers = alone.iter().zip(&decided).map(|((_, ask), outcome)| (ask.role, outcome.allowed));
+        let goes_through = admitted(answers);
+        // What is let through unasked is taken all the same, so that what it gives back later was there.
+        let taken = others.into_iter().map(|at| (at, charged(&asks[at])));
+        let is_taken = |ask: &Ask<'_>| goes_through || charges_refusals(&ask.limit.algorithm);
+        let taken: Vec<_> = taken.filter(|(_, ask)| is_taken(ask)).collect();
+        self.count_here(&taken, error);
+        let mut outcomes: Vec<Outcome> = asks.iter().map(let_through).collect();
+        for ((at, ask), outcome) in alone.iter().zip(decided) {
+            if mode(ask) == FailureMode::Local {
+                outcomes[*at] = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Counts here, for Redis to be told later.
+    fn count_here(&self, asks: &[(usize, Ask<'_>)], error: &CallError) -> Vec<Outcome> {
+        let (asks, now): (Vec<Ask<'_>>, _) = (asks.iter().map(|(_, ask)| *ask).collect(), self.link.now());
+        let outcomes = self.local.decide_at(&asks, Now::from(now));
         // What was late may have been counted there, and is not to be counted twice.
         if !matches!(error, CallError::Late) {
-            self.ledger.note(&local, &outcomes, now);
+            self.ledger.note(&asks, &outcomes, now);
         }
-        let mut outcomes = outcomes.into_iter();
-        let outcome = |ask: &Ask<'_>| {
-            let counted = if counts(ask) { outcomes.next() } else { None };
-            counted.filter(|_| mode(ask) == FailureMode::Local).unwrap_or_else(|| {
-                let remaining = ask.limit.algorithm.quota().0.into();
-                Outcome { allowed: true, remaining, reset_ms: 0 }
-            })
-        };
-        Ok(asks.iter().map(outcome).collect())
+        outcomes
     }
 }
 
-/// What gives back what was taken for a request that does not go through.
-fn undone(question: &Question, answer: &Answer) -> Option<Question> {
-    match question.wanted {
-        Wanted::Hits(Hits::Take(n))
-            if n > 0 && answer.outcome.allowed && !charges_refusals(&question.algorithm) =>
-        {
-            let wanted = Wanted::Undo { counted: answer.charged, granted: n.saturating_sub(answer.charged) };
-            Some(Question { wanted, role: Role::Shadow, ..question.clone() })
-        }
-        _ => None,
-    }
-}
-
-/// Whether a request goes through by what is known of its asks.
-fn goes_through(asks: &[Ask<'_>], outcomes: &[Option<Outcome>]) -> bool {
-    // What is not known may yet be allowed: a quota that is used up refuses with the others alone.
-    let known =
-        |(ask, outcome): (&Ask<'_>, &Option<Outcome>)| (ask.role, outcome.is_none_or(|it| it.allowed));
-    admitted(asks.iter().zip(outcomes).map(known))
-}
-
-/// The same without anything taken: something else has refused the request.
-fn looked_at<'a>(ask: &Ask<'a>) -> Ask<'a> {
+/// The same, taken whatever there is left.
+fn charged<'a>(ask: &Ask<'a>) -> Ask<'a> {
     match ask.hits {
-        // What is under way is given back whether it was refused or not.
-        Hits::Take(_) if !charges_refusals(&ask.limit.algorithm) => {
-            Ask { hits: Hits::Take(0), role: Role::Shadow, ..*ask }
-        }
-        _ => *ask,
+        Hits::Take(hits) => Ask { hits: Hits::Charge(hits), role: Role::Shadow, ..*ask },
+        Hits::Charge(_) | Hits::Return(_) => *ask,
     }
+}
+
+/// What is said of what nobody was asked about.
+fn let_through(ask: &Ask<'_>) -> Outcome {
+    Outcome { allowed: true, remaining: ask.limit.algorithm.quota().0.into(), reset_ms: 0 }
 }
 
 /// The questions that one call may ask, by their place.
@@ -457,40 +387,5 @@ impl Shared {
     pub(super) async fn decide_at(&self, asks: &[Ask<'_>], now: u64) -> Vec<Outcome> {
         self.at.store(now, std::sync::atomic::Ordering::Relaxed);
         self.decide(asks).await.unwrap()
-    }
-}
-
-#[cfg(test)]
-mod slot_tests {
-    use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-
-    use super::*;
-    use crate::model::limit::{Algorithm, Key, Limit};
-
-    fn limit(algorithm: Algorithm) -> Limit {
-        Limit::new("l".into(), Key::ClientAddress, algorithm)
-    }
-
-    #[test]
-    fn what_is_not_known_refuses_nothing_yet() {
-        let limit = limit(Algorithm::FixedWindow { requests: 1, window_ms: 1 });
-        let ask = |role| Ask { limit: &limit, key: &[] as &[Entry], hits: Hits::Take(1), role };
-        let said = |allowed| Some(Outcome { allowed, remaining: 0, reset_ms: 0 });
-        let quotas = [ask(Role::Quota(0)), ask(Role::Quota(1))];
-        assert!(goes_through(&quotas, &[said(false), None]), "another group may have some left");
-        assert!(!goes_through(&quotas, &[said(false), said(false)]));
-        assert!(!goes_through(&[ask(Role::Binding), ask(Role::Quota(1))], &[said(false), None]));
-        assert!(goes_through(&[ask(Role::Binding)], &[None]));
-    }
-
-    #[test]
-    fn what_is_under_way_is_taken_of_a_request_that_is_refused_too() {
-        let gauge = limit(Algorithm::Concurrency { limit: 1, lease_ms: 1_000 });
-        let window = limit(Algorithm::FixedWindow { requests: 1, window_ms: 1 });
-        let hits = |limit: &Limit| {
-            looked_at(&Ask { limit, key: &[], hits: Hits::Take(1), role: Role::Binding }).hits
-        };
-        assert_eq!(hits(&gauge), Hits::Take(1), "Envoy gives it back");
-        assert_eq!(hits(&window), Hits::Take(0));
     }
 }

@@ -52,7 +52,8 @@ pub(super) fn beside(live: &Arc<Live>, lives: &watch::Sender<Option<Arc<Live>>>)
 
 /// Has this thread ask on the connection that all share until its own, which broke, is made again.
 pub(super) fn forget(live: &Live) {
-    OWN.with_borrow_mut(|own| own.connections.insert(live.number, None));
+    // It may be gone by now, with the one that all share.
+    OWN.with_borrow_mut(|own| own.connections.get_mut(&live.number).map(Option::take));
 }
 
 /// Makes this thread's connection, and keeps it as long as the one that all share.

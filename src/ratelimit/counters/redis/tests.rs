@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use futures::future::join_all;
 use rustix::process::Signal;
 use tokio::runtime;
 
@@ -10,6 +11,7 @@ use super::link::LATE;
 use super::server::{Server, free_port};
 use super::*;
 use crate::model::limit::{Algorithm, Key, Limit};
+use crate::ratelimit::algorithms::State;
 
 pub(super) fn options(url: &str) -> RedisOptions {
     RedisOptions {
@@ -230,20 +232,22 @@ async fn a_server_that_forgets_the_script() {
 async fn without_redis_each_limit_decides() {
     let nowhere = format!("redis://127.0.0.1:{}", free_port());
     let store = Shared::open(options(&nowhere)).unwrap();
-    let with = |mode| Limit { failure_mode: Some(mode), ..window("l", 1) };
+    let with = |id, mode| Limit { failure_mode: Some(mode), ..window(id, 1) };
     let (open, local, closed) =
-        (with(FailureMode::Open), with(FailureMode::Local), with(FailureMode::Closed));
+        (with("o", FailureMode::Open), with("l", FailureMode::Local), with("c", FailureMode::Closed));
     for _ in 0..3 {
         assert_eq!(take(&store, &[(&open, "k", 1)]).await, [(true, 1)]);
     }
     assert_eq!(take(&store, &[(&local, "k", 1), (&open, "k", 1)]).await, [(true, 0), (true, 1)]);
     assert_eq!(take(&store, &[(&local, "k", 1)]).await, [(false, 0)]);
+    // What is let through is counted, but not where another limit refuses the request.
+    assert_eq!(take(&store, &[(&local, "k", 1), (&open, "l", 1)]).await, [(false, 0), (true, 1)]);
     let key = key("k");
     let ask = |role| [Ask { limit: &closed, key: &key, hits: Hits::Take(1), role }];
     assert!(store.decide(&ask(Role::Binding)).await.is_err());
     assert!(store.decide(&ask(Role::Shadow)).await.is_ok());
     let untold = || store.state().unwrap().shared.map(|shared| (shared.untold, shared.available));
-    assert_eq!(untold(), Some((1, false)));
+    assert_eq!(untold(), Some((3, false)), "of each limit k");
     // What has happened is told later all the same.
     for (limit, value, hits, role) in [
         (&closed, "cost", Hits::Charge(3), Role::Shadow),
@@ -253,7 +257,35 @@ async fn without_redis_each_limit_decides() {
         let key = self::key(value);
         assert!(store.decide(&[Ask { limit, key: &key, hits, role }]).await.unwrap()[0].allowed, "{value}");
     }
-    assert_eq!(untold(), Some((4, false)));
+    assert_eq!(untold(), Some((6, false)));
+}
+
+/// What was counted alone goes when it would have, had Redis counted it.
+#[tokio::test]
+async fn what_was_counted_alone_is_as_old_as_it_is() {
+    const SECOND_MS: u64 = 1_000;
+    let server = Server::start();
+    let store = Shared::open(options(&server.url())).unwrap();
+    let now = store.link.now();
+    let allowed = [Outcome { allowed: true, remaining: 0, reset_ms: 0 }];
+    let algorithms = [
+        Algorithm::SlidingWindow { requests: 100, window_ms: 8 * SECOND_MS },
+        Algorithm::Concurrency { limit: 100, lease_ms: 8 * SECOND_MS },
+    ];
+    for algorithm in algorithms {
+        let (limit, key) = (Limit::new("l".into(), Key::ClientAddress, algorithm), key("k"));
+        for (ago, hits) in [(3, Hits::Take(5)), (20, Hits::Take(50))].into_iter().rev() {
+            let ask = Ask { limit: &limit, key: &key, hits, role: Role::Binding };
+            store.ledger.note(&[ask], &allowed, now - ago * SECOND_MS);
+        }
+    }
+    let peeks = store.ledger.peeks();
+    store.connect().await.unwrap();
+    assert_eq!(store.ledger.len(), 0);
+    for answer in store.link.ask(&peeks, store.terms(true)).await.unwrap().answers {
+        let State { used, earlier, .. } = answer.state;
+        assert_eq!((used, earlier[..2].iter().sum::<u32>(), earlier.iter().sum()), (0, 0, 5), "{answer:?}");
+    }
 }
 
 /// What a replica holds of a block, and what it was refused, is not what there is.
