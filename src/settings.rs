@@ -33,6 +33,8 @@ pub struct Settings {
     pub ratelimit_config: bool,
     /// Whether Envoy tells clients what limits have left, by x-ratelimit-* and retry-after.
     pub envoy_limit_headers: bool,
+    /// Whether requests are refused while their limit cannot be asked for and does not say what becomes of them.
+    pub limits_fail_closed: bool,
 }
 
 /// How Envoys reach the rate limit service.
@@ -62,6 +64,7 @@ impl Default for Settings {
             ratelimit: None,
             ratelimit_config: false,
             envoy_limit_headers: true,
+            limits_fail_closed: false,
         }
     }
 }

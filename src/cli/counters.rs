@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// PEM file of its key
     #[arg(long, value_name = "FILE", requires_all = ["redis_url", "redis_cert"])]
     redis_key: Option<PathBuf>,
-    /// Whether Redis is asked for every request, or for blocks of hits that are then given out here
+    /// Whether Redis is asked for every request, which it is unless given, or for blocks of hits that are then given out here
     #[arg(
         long,
         value_name = "exact|leased",
@@ -38,8 +38,8 @@ pub(super) struct Args {
     /// How long an answer of Redis is waited for, in milliseconds; 8 unless given, far below the 100 that Envoy waits
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..), requires = "redis_url")]
     redis_timeout: Option<u16>,
-    /// What becomes of requests while Redis is away and their limit does not say: counted by each replica alone, let
-    /// through, or answered as if the service were away
+    /// What becomes of requests while Redis is away and their limit does not say: counted by each replica alone, which they
+    /// are unless given, let through, or answered as if the service were away
     #[arg(
         long,
         value_name = "local|open|closed",

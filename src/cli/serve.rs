@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::ArgAction;
 
 use super::{address, counters, mutual_tls, namespaced, settings};
-use crate::options::{KubernetesOptions, LimitHeaders, Listen, Place, ServeOptions, host_port};
+use crate::options::{KubernetesOptions, LimitHeaders, Listen, Place, RedisOptions, ServeOptions, host_port};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -197,6 +197,7 @@ impl Args {
         Ok(ServeOptions {
             settings: Settings {
                 envoy_limit_headers: self.services.limit_headers.of_envoy(),
+                limits_fail_closed: redis.as_ref().is_some_and(RedisOptions::fails_closed),
                 ..self.settings.settings()
             },
             manifests: self.manifests,

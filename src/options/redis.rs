@@ -144,6 +144,14 @@ pub struct RedisOptions {
     pub failure_mode: FailureMode,
 }
 
+impl RedisOptions {
+    /// Whether requests whose limit says nothing of it are refused while it is away.
+    #[must_use]
+    pub fn fails_closed(&self) -> bool {
+        self.failure_mode == FailureMode::Closed
+    }
+}
+
 /// How Redis is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RedisMode {

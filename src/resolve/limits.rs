@@ -8,6 +8,7 @@ use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
 use crate::features::snippets::{Branch, Rate};
 use crate::model::limit::{Algorithm, Key, Limit, ToldAs};
+use crate::settings::Settings;
 use crate::values::{ObjectKey, Origin};
 
 const SECOND_MS: u64 = 1000;
@@ -26,7 +27,7 @@ pub(crate) fn of_annotations(
     limits: &RequestLimits,
     effects: &mut Effects,
 ) {
-    let untold = !draft.settings.envoy_limit_headers;
+    let settings = draft.settings;
     let mut add = |name: &str, origin: &Origin, status: u16, algorithm: Algorithm| {
         let id: Arc<str> = format!("{key}/{name}").into();
         draft.limit(Limit::new(id.clone(), Key::ClientAddress, algorithm));
@@ -39,7 +40,7 @@ pub(crate) fn of_annotations(
             cost: Cost::One,
             after_auth: false,
             told: None,
-            refusal: Refusal { untold, ..Refusal::status(status) },
+            refusal: refusal(settings, status),
             origin: origin.clone(),
         });
     };
@@ -71,7 +72,6 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
     effects.guards.extend(branch.guards.iter().cloned());
     effects.request_headers.extend(branch.request_headers.iter().cloned());
     effects.response_headers.extend(branch.response_headers.iter().cloned());
-    let untold = !draft.settings.envoy_limit_headers;
     for limit in &branch.limits {
         let id: Arc<str> = limit.id.as_str().into();
         if let Key::Header(name) = &limit.key {
@@ -95,10 +95,16 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
             cost: Cost::One,
             after_auth: told.is_some(),
             told,
-            refusal: Refusal { untold, ..Refusal::status(limit.status.unwrap_or(status)) },
+            refusal: refusal(draft.settings, limit.status.unwrap_or(status)),
             origin: limit.origin.clone(),
         });
     }
+}
+
+/// How a limit of ingress-nginx refuses.
+fn refusal(settings: &Settings, status: u16) -> Refusal {
+    let (fail_closed, untold) = (settings.limits_fail_closed, !settings.envoy_limit_headers);
+    Refusal { fail_closed, untold, ..Refusal::status(status) }
 }
 
 /// Of several headers of a name Envoy counts the first. If the upstream saw another, a client could put a new one before

@@ -42,6 +42,7 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
         }
         let mut terms = terms(policy_key, &policy.spec, &mut draft.findings);
         terms.refusal.untold = !draft.settings.envoy_limit_headers;
+        terms.refusal.fail_closed |= terms.failure_mode.is_none() && draft.settings.limits_fail_closed;
         let mut ids = Ids::default();
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
