@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::draft::Draft;
+use super::policy_keys::one_of_several_is_empty;
 use crate::features::cost::Cost;
 use crate::features::effects::{Effects, HeaderOperation, Refusal, RouteLimit};
 use crate::features::request_limits::RequestLimits;
@@ -76,6 +77,7 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
         let id: Arc<str> = limit.id.as_str().into();
         if let Key::Header(name) = &limit.key {
             count_first(name, effects);
+            effects.guards.push(one_of_several_is_empty(name, &limit.origin));
         }
         let (algorithm, told) = match &limit.rate {
             Rate::Fixed { requests, period_ms } => {

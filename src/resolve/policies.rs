@@ -278,6 +278,9 @@ impl Builder<'_, '_> {
         for part in key.parts() {
             self.ask_for(part);
         }
+        for header in tokens.iter().filter_map(|token| token.provider.header.as_deref()) {
+            count_first(header, self.effects);
+        }
         let Terms { refusal, failure_mode, body, .. } = self.terms;
         let refusal = Refusal { fail_closed: refusal.fail_closed && !self.shadow, ..refusal.clone() };
         // Where some have fewer windows than others, their last one stands in: it says the same again.

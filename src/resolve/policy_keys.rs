@@ -64,7 +64,8 @@ pub(super) fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
         Key::Cookie(name) => {
             let what = || format!("cookie {name}");
             let name = pattern::escape(name);
-            let given = format!(r"(?s)(?:.*; *)?{name}=\s*[^;,\s].*");
+            // A value begins with a character of RFC 6265: one that is no text counts for nothing.
+            let given = format!(r"(?s)(?:.*; *)?{name}=\s*[!-+\--:<-~].*");
             // Envoy compares each header by itself and counts by all of them joined by commas, so that what looks like a
             // further one behind a comma must be one.
             let behind_a_comma = HeaderMatch::new("cookie", TextMatch::Regex(format!(r"(?s).*, *{name}=.*")));
@@ -80,6 +81,16 @@ pub(super) fn missing(part: &Key, origin: &Origin) -> Vec<Guard> {
         }
         _ => Vec::new(),
     }
+}
+
+/// The answer to requests with an empty header before another one of the name: it is neither the one nor the other that counts.
+pub(super) fn one_of_several_is_empty(name: &str, origin: &Origin) -> Guard {
+    let empty = HeaderMatch::new(name, TextMatch::Exact(String::new()));
+    let other = HeaderMatch::new(name, TextMatch::Regex("(?s).+".to_owned()));
+    let answer =
+        Answer::Direct { status: 401, body: format!("one {name} header of several is empty\n").into_bytes() };
+    let (phase, listeners) = (Phase::Limits, Listeners::All);
+    Guard { phase, listeners, when: vec![empty, other], answer, origin: origin.clone() }
 }
 
 /// An expression for a name in all of the ways in which a URL may have it.
