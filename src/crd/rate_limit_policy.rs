@@ -319,7 +319,7 @@ pub struct PolicyAnswer {
     pub status: Option<u16>,
     /// Headers and their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 10))]
     pub headers: BTreeMap<String, String>,
     /// The body. Its `content-type` is that of the headers; without one it is `application/json` where the body is JSON,
     /// else `text/plain`.

@@ -114,6 +114,10 @@ struct Terms {
     openai_headers: bool,
 }
 
+/// Headers of an answer, which Envoy's filter sends so many of (`response_headers_to_add`), and the bytes of a value of one.
+const MOST_HEADERS: usize = 10;
+const LONGEST_VALUE: usize = 4096;
+
 fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
     let failure_mode = spec.failure_mode.as_deref().map(|written| match written {
         "open" => FailureMode::Open,
@@ -145,7 +149,12 @@ fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings
             () if !header::is_name(name) => {
                 "is not the name of a header: write at most 128 letters, digits, `-` and `_`"
             }
+            () if header::OF_THE_CONNECTION.contains(&&*name.to_ascii_lowercase()) => {
+                "is a header of the connection"
+            }
             () if !header::is_value(value) => "has control characters in its value",
+            () if value.len() > LONGEST_VALUE => "has more than 4096 bytes in its value",
+            () if headers.len() == MOST_HEADERS => "is one header more than the 10 that Envoy sends",
             () => {
                 headers.push((name.to_ascii_lowercase(), value.clone()));
                 continue;

@@ -1,5 +1,7 @@
 //! What becomes of the limits of a policy.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -308,6 +310,7 @@ fn forms_are_said() {
         spec["answer"] = answer;
         spec
     };
+    let eleven: BTreeMap<String, &str> = (0..11).map(|n| (format!("x-{n}"), "a")).collect();
     for (spec, form) in [
         (limit(json!({"header": "a b"})), "write at most 128 letters, digits, `-` and `_`"),
         (limit(json!({"generic": "a".repeat(64)})), "write 1 to 63 letters, digits, `-`, `_` and `.`"),
@@ -317,6 +320,15 @@ fn forms_are_said() {
         ),
         (answer(json!({"headers": {"a b": "c"}})), "the name of a header: write at most 128 letters, digits"),
         (answer(json!({"headers": {"a": "\u{7}"}})), "has control characters in its value; it is left out"),
+        (answer(json!({"headers": {"Host": "a"}})), "is a header of the connection; it is left out"),
+        (
+            answer(json!({"headers": {"a": "x".repeat(4097)}})),
+            "more than 4096 bytes in its value; it is left out",
+        ),
+        (
+            answer(json!({"headers": eleven})),
+            "is one header more than the 10 that Envoy sends; it is left out",
+        ),
     ] {
         let mut spec = spec;
         spec["targetRef"] = serde_json::from_str(TARGET).unwrap();
