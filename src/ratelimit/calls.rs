@@ -11,7 +11,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -27,6 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::service::Routes;
@@ -61,10 +62,17 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
     // As of tonic's: an Envoy has as many calls under way as it has requests.
     server.max_concurrent_streams(None);
     let (shutdown, mut open) = (GracefulShutdown::new(), JoinSet::new());
+    // Without a bound, since each call that is broken off was one under way.
+    let (broken_off, mut calls_broken_off) = mpsc::unbounded_channel();
     let mut connections = pin!(connections.take_until(end));
     loop {
         let connection = tokio::select! {
             Some(_) = open.join_next() => continue,
+            Some(request) = calls_broken_off.recv() => {
+                let service = service.clone();
+                open.spawn(async move { service.give_back(&request).await });
+                continue;
+            }
             connection = connections.next() => connection,
         };
         let connection = match connection {
@@ -75,11 +83,12 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
             }
             None => break,
         };
-        let (service, routes) = (service.clone(), routes.clone());
-        let answer = service_fn(move |request| answer(service.clone(), &routes, request));
-        open.spawn(shutdown.watch(server.serve_connection(connection, answer)));
+        let (service, routes, broken_off) = (service.clone(), routes.clone(), broken_off.clone());
+        let answer = service_fn(move |request| answer(service.clone(), &routes, &broken_off, request));
+        let connection = shutdown.watch(server.serve_connection(connection, answer));
+        // Whoever breaks a connection has no use for what is said of it.
+        open.spawn(async move { drop(connection.await) });
     }
-    // Whoever breaks a connection has no use for what is said of it.
     shutdown.shutdown().await;
 }
 
@@ -87,16 +96,18 @@ pub(super) async fn serve<C: Counters, S: AsyncRead + AsyncWrite + Unpin + Send 
 fn answer<C: Counters>(
     service: Arc<RateLimit<C>>,
     routes: &Routes,
+    broken_off: &BrokenOff,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<C> {
     // Its future is large, and a decision need not carry it.
     let other = (request.uri().path() != SHOULD_RATE_LIMIT).then(|| routes.clone());
+    let broken_off = broken_off.clone();
     async move {
         match other {
             Some(mut routes) => Box::pin(routes.call(request)).await.map(|answer| answer.map(Answer::Other)),
-            None => Ok(match should_rate_limit(&service, request.into_body()).await {
-                Ok(message) => {
-                    let mut answer = Response::new(Answer::Message(message));
+            None => Ok(match should_rate_limit(&service, request.into_body(), broken_off).await {
+                Ok((message, call)) => {
+                    let mut answer = Response::new(Answer::Message(message, call));
                     answer.headers_mut().insert(CONTENT_TYPE, GRPC);
                     answer
                 }
@@ -108,9 +119,52 @@ fn answer<C: Counters>(
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-async fn should_rate_limit<C: Counters>(service: &RateLimit<C>, body: Incoming) -> Result<Bytes, Status> {
-    let request = decode(read(body).await?)?;
-    Ok(encode(&service.decide(&request).await?))
+async fn should_rate_limit<C: Counters>(
+    service: &RateLimit<C>,
+    body: Incoming,
+    broken_off: BrokenOff,
+) -> Result<(Bytes, Call), Status> {
+    let call =
+        Call { request: decode(read(body).await?)?, begun: Instant::now(), broken_off: Some(broken_off) };
+    match service.decide(&call.request).await {
+        Ok(answer) => Ok((encode(&answer), call)),
+        Err(status) => {
+            call.end();
+            Err(status)
+        }
+    }
+}
+
+type BrokenOff = mpsc::UnboundedSender<RateLimitRequest>;
+
+/// A call whose answer has not been sent. Where it is dropped before that, Envoy has broken it off, since the request that it is
+/// of is gone, and will say nothing of the end of that request.
+struct Call {
+    request: RateLimitRequest,
+    begun: Instant,
+    /// Who is told of it.
+    broken_off: Option<BrokenOff>,
+}
+
+impl Call {
+    /// It was answered.
+    fn end(mut self) {
+        self.broken_off = None;
+    }
+}
+
+/// Envoy breaks a call off as well that it has waited for too long, and does say the end of its request. A test waits longer.
+const WAITED_FOR: Duration = Duration::from_millis(if cfg!(test) { 600_000 } else { 50 });
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(broken_off) = self.broken_off.take()
+            && self.begun.elapsed() < WAITED_FOR
+        {
+            // Nobody takes it at the end of the service.
+            let _ = broken_off.send(std::mem::take(&mut self.request));
+        }
+    }
 }
 
 /// All of a body. Most come as one piece, which is not copied.
@@ -162,8 +216,8 @@ fn encode(answer: &RateLimitResponse) -> Bytes {
 #[derive(Default)]
 enum Answer {
     /// One message, then the status that all is well.
-    Message(Bytes),
-    Trailers,
+    Message(Bytes, Call),
+    Trailers(Call),
     #[default]
     Done,
     /// A service of tonic's.
@@ -183,8 +237,9 @@ impl Body for Answer {
             return Pin::new(body).poll_frame(context);
         }
         let (frame, next) = match std::mem::take(this) {
-            Self::Message(message) => (Frame::data(message), Self::Trailers),
-            Self::Trailers => {
+            Self::Message(message, call) => (Frame::data(message), Self::Trailers(call)),
+            Self::Trailers(call) => {
+                call.end();
                 let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
                 (Frame::trailers(trailers), Self::Done)
             }
@@ -196,7 +251,7 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Message(_) | Self::Trailers => false,
+            Self::Message(..) | Self::Trailers(_) => false,
             Self::Done => true,
             Self::Other(body) => body.is_end_stream(),
         }
@@ -204,8 +259,66 @@ impl Body for Answer {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's tasks end with it")]
 mod tests {
+    use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+    use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+    use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::Endpoint;
+
     use super::*;
+    use crate::model::limit::{Algorithm, DOMAIN, Key, LIMIT_ENTRY, Limit, LimitSet};
+    use crate::ratelimit::counters::{Ask, Hits, Outcome, Unavailable};
+
+    /// Says what it is asked, and answers only what is given back.
+    struct Silent(mpsc::UnboundedSender<Hits>);
+
+    impl Counters for Silent {
+        async fn decide(&self, asks: &[Ask<'_>]) -> Result<Vec<Outcome>, Unavailable> {
+            asks.iter().for_each(|ask| self.0.send(ask.hits).unwrap());
+            match asks[0].hits {
+                Hits::Return(_) => Ok(vec![Outcome { allowed: true, remaining: 0, reset_ms: 0 }]),
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_call_took_that_is_broken_off_is_given_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let mut limits = LimitSet::default();
+        let gauge = Algorithm::Concurrency { limit: 3, lease_ms: 600_000 };
+        let window = Algorithm::FixedWindow { requests: 3, window_ms: 600_000 };
+        limits.insert(Limit::new("gauge".into(), Key::ClientAddress, gauge));
+        limits.insert(Limit::new("window".into(), Key::ClientAddress, window));
+        let (said, mut asked) = mpsc::unbounded_channel();
+        let limits = watch::channel(Arc::new(limits)).1;
+        let service = Arc::new(RateLimit::new(limits, Arc::new(Silent(said)), Arc::default()));
+        let connections = TcpListenerStream::new(listener);
+        tokio::spawn(serve(connections, service, Routes::default(), std::future::pending::<()>()));
+        let mut client =
+            RateLimitServiceClient::new(Endpoint::try_from(address).unwrap().connect().await.unwrap());
+        let entry = |id: &str| Entry { key: LIMIT_ENTRY.into(), value: id.into() };
+        let descriptor =
+            |id| RateLimitDescriptor { entries: vec![entry(id)], ..RateLimitDescriptor::default() };
+        let descriptors = ["window", "gauge"].map(descriptor).into();
+        let request = RateLimitRequest { domain: DOMAIN.into(), descriptors, hits_addend: 2 };
+        {
+            let mut call = pin!(client.should_rate_limit(request));
+            for taken in [Hits::Take(2), Hits::Take(2)] {
+                tokio::select! {
+                    _ = &mut call => panic!("nothing is answered"),
+                    hits = asked.recv() => assert_eq!(hits, Some(taken)),
+                }
+            }
+        }
+        assert_eq!(asked.recv().await, Some(Hits::Return(2)), "and not of the window");
+        assert!(asked.try_recv().is_err());
+    }
 
     #[test]
     fn a_message_that_is_not_whole_is_told_apart() {

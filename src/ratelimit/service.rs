@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
+use super::algorithms::charges_refusals;
 use super::answer::{self, Decided};
 use super::counters::{Ask, Counters, Hits, Outcome, Role, admitted};
 use super::decisions::Decisions;
@@ -205,6 +206,17 @@ impl<C: Counters> RateLimit<C> {
         Ok((outcomes, allowed))
     }
 
+    /// Gives back the requests under way that a call took whose answer nobody waited for.
+    pub(super) async fn give_back(&self, request: &RateLimitRequest) {
+        let (limits, rules) = (self.limits(), self.rules());
+        let Ok(subjects) = subjects(&limits, &rules, request, self.options.modes) else { return };
+        let asks: SmallVec<[Ask<'_>; 4]> = subjects.iter().filter_map(returned).collect();
+        if !asks.is_empty() {
+            // What cannot be given back counts until its lease ends.
+            let _ = self.counters.decide(&asks).await;
+        }
+    }
+
     fn tally(&self, limits: &LimitSet, decided: &[Decided<'_>], allowed: bool) {
         self.decisions.count_request(allowed);
         for (subject, outcome) in decided {
@@ -229,6 +241,17 @@ impl<C: Counters> RateLimit<C> {
                 _ => {}
             }
         }
+    }
+}
+
+/// What gives back what this took of a gauge.
+fn returned<'a>(subject: &'a Subject<'_>) -> Option<Ask<'a>> {
+    let Subject::Limited(limited) = subject else { return None };
+    match limited.hits {
+        Hits::Take(hits) if charges_refusals(&limited.limit.algorithm) => {
+            Some(Ask { hits: Hits::Return(hits), ..limited.ask() })
+        }
+        _ => None,
     }
 }
 
