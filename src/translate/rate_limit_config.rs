@@ -8,6 +8,7 @@ use envoy_types::pb::ratelimit::config::ratelimit::v3::{
 };
 
 use super::version;
+use crate::features::cost::Cost;
 use crate::features::effects::RouteLimit;
 use crate::model::Host;
 use crate::model::limit::{
@@ -48,10 +49,11 @@ pub fn rate_limit_config(limits: &LimitSet) -> Resource {
 pub fn findings(host: &Host) -> Findings {
     let mut findings = Findings::default();
     for limit in &host.limits {
-        let Some(lost) = lost(limit) else { continue };
         let routes = host.routes.iter().flat_map(|route| &route.effects.rate_limits);
-        for RouteLimit { origin, .. } in routes.filter(|of_route| of_route.id == limit.id) {
-            findings.warning(&origin.object, &*origin.field, "LostInRateLimitConfig", lost.clone());
+        for RouteLimit { origin, cost, .. } in routes.filter(|of_route| of_route.id == limit.id) {
+            if let Some(lost) = lost(limit, cost) {
+                findings.warning(&origin.object, &*origin.field, "LostInRateLimitConfig", lost);
+            }
         }
     }
     findings
@@ -136,7 +138,7 @@ fn per_unit(algorithm: &Algorithm) -> Option<(u32, RateLimitUnit, &'static str)>
 }
 
 /// What is lost of a limit, in a sentence.
-fn lost(limit: &Limit) -> Option<String> {
+fn lost(limit: &Limit, cost: &Cost) -> Option<String> {
     let Some((requests, _, unit)) = per_unit(&limit.algorithm) else {
         return Some(
             "has no effect with envoyproxy/ratelimit, which has no limits of requests under way".to_owned(),
@@ -166,6 +168,12 @@ fn lost(limit: &Limit) -> Option<String> {
     }
     if limit.openai_headers.is_some() {
         lost.push("the headers of limitHeaders".to_owned());
+    }
+    if limit.body.is_some() {
+        lost.push("the body of its answer".to_owned());
+    }
+    if let Cost::Answer { .. } = cost {
+        lost.push("what answers cost: nothing but a `reserve` is counted".to_owned());
     }
     if lost.is_empty() {
         return None;
@@ -211,6 +219,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::features::cost::Told;
     use crate::model::limit::{Counted, Pattern, Plan, ToldAs};
     use crate::values::calendar::TimeZone;
 
@@ -261,11 +270,11 @@ mod tests {
             assert_eq!(format!("{} a {unit}", policy.requests_per_unit), per_unit, "{algorithm:?}");
             let expected = (!words.is_empty())
                 .then(|| format!("is {per_unit} with envoyproxy/ratelimit, without {words}"));
-            assert_eq!(lost(&limit(algorithm)), expected, "{algorithm:?}");
+            assert_eq!(lost(&limit(algorithm), &Cost::One), expected, "{algorithm:?}");
         }
         let concurrency = limit(Algorithm::Concurrency { limit: 1, lease_ms: 1 });
         assert!(descriptor(&concurrency).is_none());
-        assert!(lost(&concurrency).unwrap().starts_with("has no effect"));
+        assert!(lost(&concurrency, &Cost::One).unwrap().starts_with("has no effect"));
     }
 
     /// Descriptors as lines: keys and values, then the limit.
@@ -324,7 +333,7 @@ mod tests {
                 "limit=t key= told= 3",
             ]
         );
-        let said = lost(limits.get("m").unwrap()).unwrap();
+        let said = lost(limits.get("m").unwrap(), &Cost::One).unwrap();
         assert_eq!(
             said,
             "is 2 a minute with envoyproxy/ratelimit, without the plan gold, whose keys are told by an expression; \
@@ -332,7 +341,10 @@ mod tests {
         );
         let words =
             "is 3 a minute with envoyproxy/ratelimit, without the rates that the answers of auth-url say";
-        assert_eq!(lost(limits.get("t").unwrap()).unwrap(), words);
+        assert_eq!(lost(limits.get("t").unwrap(), &Cost::One).unwrap(), words);
+        let cost = Cost::Answer { told: Told::Header("x-tokens".into()), reserve: 0 };
+        let said = lost(limits.get("t").unwrap(), &cost).unwrap();
+        assert!(said.ends_with("; what answers cost: nothing but a `reserve` is counted"), "{said}");
         assert_ne!(resource.version(), rate_limit_config(&LimitSet::default()).version());
     }
 }
