@@ -304,6 +304,7 @@ fn head(records: &[Record]) -> anyhow::Result<String> {
          cargo bench --bench xds               # in process\n\
          cargo bench --bench decisions         # in process\n\
          cargo bench --bench ratelimit         # the rate limit service, over gRPC, beside others\n\
+         cargo bench --bench ratelimit -- --away; cargo bench --bench ratelimit -- --soak 20\n\
          cargo bench --bench change -- --report\n```\n\n",
         machine()?,
     ))

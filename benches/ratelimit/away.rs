@@ -42,7 +42,7 @@ impl Fault {
 }
 
 /// Measures each of them with each failure mode, for so many seconds.
-pub(crate) fn measure(seconds: u64) -> anyhow::Result<()> {
+pub(crate) fn measure(seconds: u64) -> anyhow::Result<Away> {
     let mut rows = Vec::new();
     for fault in [Fault::None, Fault::Paused, Fault::Slow, Fault::Killed] {
         for mode in ["local", "open", "closed"] {
@@ -51,7 +51,7 @@ pub(crate) fn measure(seconds: u64) -> anyhow::Result<()> {
             rows.push((fault.name().to_owned(), mode.to_owned(), answers));
         }
     }
-    Away { at: jiff::Timestamp::now().to_string(), rows }.write()
+    Ok(Away { at: jiff::Timestamp::now().to_string(), rows })
 }
 
 fn one(fault: Fault, mode: &str, lasts: Duration) -> anyhow::Result<Answers> {

@@ -106,7 +106,8 @@ fn main() -> anyhow::Result<()> {
     }
     let (rounds, seconds) = if args.quick { (1, 1) } else { (args.rounds, args.seconds) };
     if args.away {
-        return away::measure(seconds);
+        let away = away::measure(seconds)?;
+        return if args.quick { Ok(()) } else { away.write() };
     }
     let tools = Tools::get()?;
     let mut record = Record::default();
