@@ -56,7 +56,7 @@ struct Who {
     key: Option<Box<[Entry]>>,
 }
 
-/// A key that has a place, and came more than once since it took one over.
+/// A key that has a place; of those that took one over, one that has come since.
 #[derive(Clone, Debug)]
 pub(super) struct Hot {
     pub(super) fingerprint: Fingerprint,

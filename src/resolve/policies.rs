@@ -90,8 +90,10 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
         }
         let target = &policy.spec.target_ref;
         let settings = draft.settings;
+        let name = |host: &str| HostName::parse(&whole(key, host, settings)).ok();
         let has_host = |wanted: &str| {
-            hosts.iter().any(|host| whole(key, host, settings) == whole(key, wanted, settings))
+            let wanted = name(wanted);
+            wanted.is_some() && hosts.iter().any(|host| name(host) == wanted)
         };
         let has_route = |wanted: &str| routes.contains(&wanted);
         let unmet = [

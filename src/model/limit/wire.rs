@@ -61,8 +61,10 @@ impl TryFrom<message::Limit> for Limit {
     type Error = WireError;
 
     fn try_from(message: message::Limit) -> Result<Self, WireError> {
-        let failure_mode = read_failure_mode(message.failure_mode());
-        let openai_headers = read_counted(message.openai_headers());
+        let failure_mode = message::FailureMode::try_from(message.failure_mode);
+        let failure_mode = read_failure_mode(failure_mode.map_err(|_| unknown("failure_mode"))?);
+        let openai_headers = message::Counted::try_from(message.openai_headers);
+        let openai_headers = read_counted(openai_headers.map_err(|_| unknown("openai_headers"))?);
         let message::Limit { id, key, algorithm, plans, shadow, body, told, told_burst, .. } = message;
         if id.is_empty() {
             return Err(WireError::new("id", "is empty"));

@@ -31,7 +31,8 @@ impl Grants {
     /// Grants more hits to a key, for so long. Those that it has still go with the new ones. Whether there was room.
     pub(super) fn add(&self, key: Fingerprint, hits: u64, lasts: Duration, now: Instant) -> bool {
         let mut grants = self.lock();
-        grants.retain(|_, grant| grant.left > 0 && now < grant.until);
+        // What is used up stays until it ends: some of it may come back.
+        grants.retain(|_, grant| now < grant.until);
         let room = grants.len() < MOST_GRANTS || grants.contains_key(&key);
         // Longer than anybody waits.
         let until = now.checked_add(lasts).unwrap_or(now + Duration::from_secs(366 * 86_400));
@@ -45,7 +46,14 @@ impl Grants {
 
     /// What a key has left.
     pub(in crate::ratelimit) fn left(&self, key: Fingerprint, now: Instant) -> u64 {
-        self.lock().get(&key).filter(|grant| now < grant.until).map_or(0, |grant| grant.left)
+        let mut grants = self.lock();
+        let Some(grant) = grants.get(&key) else { return 0 };
+        if now < grant.until {
+            return grant.left;
+        }
+        grants.remove(&key);
+        self.count.store(grants.len(), Ordering::Release);
+        0
     }
 
     /// Takes up to so many hits, and says how many.
@@ -177,7 +185,10 @@ mod tests {
         );
         grants.give_back(key, 2);
         assert_eq!(grants.left(key, now), 2);
-        assert_eq!((grants.left(key, now + minute), grants.take(key, 1, now + minute)), (0, 0));
+        assert_eq!(grants.take(key, 1, now + minute), 0);
+        assert!(!grants.is_empty());
+        assert_eq!(grants.left(key, now + minute), 0);
+        assert!(grants.is_empty(), "what has ended costs nobody anything");
         grants.add(other, 1, Duration::MAX, now + minute);
         assert_eq!(grants.lock().len(), 1, "what has ended goes");
     }
