@@ -185,10 +185,11 @@ impl Record {
         Ok(())
     }
 
-    /// All that are kept, by layout, hosts and services.
+    /// All that are kept, by layout, hosts and services; none if nothing was measured yet.
     pub(crate) fn kept() -> anyhow::Result<Vec<Record>> {
         let mut records = Vec::new();
-        for entry in std::fs::read_dir(folder()).context("nothing was measured yet")? {
+        std::fs::create_dir_all(folder())?;
+        for entry in std::fs::read_dir(folder())? {
             let path = entry?.path();
             let record: Record =
                 serde_json::from_slice(&std::fs::read(&path)?).with_context(|| path.display().to_string())?;
