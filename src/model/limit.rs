@@ -255,7 +255,7 @@ impl Algorithm {
     /// is keeps its own period.
     #[must_use]
     pub fn limit_req(requests: u32, period_ms: u64, burst: u32) -> Self {
-        const MILLION: u64 = 1_000_000;
+        const MILLION: u64 = THOUSAND_SECONDS_MS;
         let scaled = u64::from(requests) * MILLION;
         let period_ms = period_ms.max(1);
         match u32::try_from(scaled / period_ms) {
@@ -270,7 +270,6 @@ impl Algorithm {
     /// made use of; a shorter one begins with a key's first hit.
     #[must_use]
     pub fn window(requests: u32, window_ms: u64) -> Self {
-        const MINUTE_MS: u64 = 60_000;
         if window_ms < MINUTE_MS {
             Self::FixedWindow { requests, window_ms }
         } else {
@@ -279,12 +278,15 @@ impl Algorithm {
     }
 
     /// The hits and the milliseconds of "N in T", for people and response headers. 0 milliseconds mean "at once"; a month
-    /// has 30 days here, and a year 365.
+    /// has 30 days here, and a year 365; a rate a minute that nginx rounds down is that of before.
     #[must_use]
     pub fn quota(&self) -> (u32, u64) {
         const DAY_MS: u64 = 86_400_000;
         match *self {
-            Self::Gcra { requests, period_ms, .. } => (requests, period_ms),
+            Self::Gcra { requests, period_ms, .. } => {
+                let minute = || a_minute(requests).filter(|_| period_ms == THOUSAND_SECONDS_MS);
+                minute().map_or((requests, period_ms), |requests| (requests, MINUTE_MS))
+            }
             Self::FixedWindow { requests, window_ms }
             | Self::AlignedWindow { requests, window_ms }
             | Self::SlidingWindow { requests, window_ms } => (requests, window_ms),
@@ -292,6 +294,17 @@ impl Algorithm {
             Self::Concurrency { limit, .. } => (limit, 0),
         }
     }
+}
+
+const MINUTE_MS: u64 = 60_000;
+/// In which nginx counts what it keeps in thousandths a second.
+const THOUSAND_SECONDS_MS: u64 = 1_000_000;
+
+/// The hits a minute that nginx keeps as so many in a thousand seconds, if it keeps any so.
+fn a_minute(thousandths: u32) -> Option<u32> {
+    let requests = (u64::from(thousandths) * MINUTE_MS).div_ceil(THOUSAND_SECONDS_MS);
+    let kept = requests * THOUSAND_SECONDS_MS / MINUTE_MS;
+    u32::try_from(requests).ok().filter(|_| kept == u64::from(thousandths))
 }
 
 /// Every limit that is in force, by id. Cheap to clone and to change by one; as JSON, a list ordered by id.
@@ -380,7 +393,12 @@ mod tests {
             ((1, 60_000), gcra(16, 1_000_000)),
         ] {
             assert_eq!(Algorithm::limit_req(requests, period, 5), kept, "{requests} in {period} ms");
+            assert_eq!(kept.quota(), (requests, period));
         }
+        for requests in 1..5_000 {
+            assert_eq!(Algorithm::limit_req(requests, 60_000, 5).quota(), (requests, 60_000));
+        }
+        assert_eq!(Algorithm::limit_req(100, 3_600_000, 5).quota(), (27, 1_000_000), "a rate an hour");
     }
 
     #[test]

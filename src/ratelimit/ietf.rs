@@ -77,7 +77,10 @@ fn policy(limited: &Limited<'_>) -> Policy {
             let parameters = format!(";q={limit};qu=\"concurrent-requests\"");
             return Policy { name: name("concurrent".to_owned()), parameters };
         }
-        Algorithm::Gcra { requests, period_ms, burst } => bucket(requests, period_ms, burst),
+        algorithm @ Algorithm::Gcra { burst, .. } => {
+            let (requests, period_ms) = algorithm.quota();
+            bucket(requests, period_ms, burst)
+        }
         algorithm => {
             let (requests, window_ms) = algorithm.quota();
             (u64::from(requests), window_ms)
