@@ -45,7 +45,7 @@ bench: ## measure, through a real Envoy and in process, and write benches/RESULT
 	cargo bench --bench decisions -- $(BENCH)
 	cargo bench --bench ratelimit -- $(BENCH)
 	cargo bench --bench ratelimit -- --away $(BENCH)
-	cargo bench --bench ratelimit -- --soak 10
+	cargo bench --bench ratelimit -- --soak 20
 	cargo bench --bench change -- $(BENCH)
 	KUBEBUILDER_ASSETS=$$(scripts/install-kube-apiserver --where) cargo bench --bench change -- --source kubernetes $(BENCH)
 	cargo bench --bench change -- --report

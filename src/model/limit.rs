@@ -255,12 +255,11 @@ impl Algorithm {
     /// is keeps its own period.
     #[must_use]
     pub fn limit_req(requests: u32, period_ms: u64, burst: u32) -> Self {
-        const MILLION: u64 = THOUSAND_SECONDS_MS;
-        let scaled = u64::from(requests) * MILLION;
+        let scaled = u64::from(requests) * THOUSAND_SECONDS_MS;
         let period_ms = period_ms.max(1);
         match u32::try_from(scaled / period_ms) {
             Ok(thousandths) if !scaled.is_multiple_of(period_ms) => {
-                Self::Gcra { requests: thousandths, period_ms: MILLION, burst }
+                Self::Gcra { requests: thousandths, period_ms: THOUSAND_SECONDS_MS, burst }
             }
             _ => Self::Gcra { requests, period_ms, burst },
         }

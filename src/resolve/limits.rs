@@ -103,8 +103,8 @@ pub(crate) fn of_branch(draft: &mut Draft<'_>, branch: &Branch, status: u16, eff
     }
 }
 
-/// How a limit of ingress-nginx refuses.
-fn refusal(settings: &Settings, status: u16) -> Refusal {
+/// How a limit refuses that says no more than the status.
+pub(super) fn refusal(settings: &Settings, status: u16) -> Refusal {
     let (fail_closed, untold) = (settings.limits_fail_closed, !settings.envoy_limit_headers);
     Refusal { fail_closed, untold, ..Refusal::status(status) }
 }

@@ -18,6 +18,7 @@ mod object;
 mod paths;
 mod policies;
 mod policy_keys;
+mod policy_terms;
 mod source;
 mod tls;
 mod virtual_service;

@@ -12,21 +12,16 @@ use super::draft::Draft;
 use super::jwt;
 use super::limits::count_first;
 use super::policy_keys::{keys, missing};
-use crate::crd::rate_limit_policy::{
-    PolicyAnswer, PolicyLimit, PolicyPlan, PolicySecretRef, Quota, RateLimitPolicySpec,
-};
+use super::policy_terms::{Terms, terms};
+use crate::crd::rate_limit_policy::{PolicyLimit, PolicyPlan, PolicySecretRef, Quota};
 use crate::features::cost::{Cost, Told};
 use crate::features::effects::{Effects, Guard, HeaderOperation, Refusal, RouteLimit};
-use crate::features::request_limits::{REFUSALS, is_refusal};
-use crate::model::limit::{
-    Algorithm, Body, Counted, FailureMode, Key, KeyMatch, KeySet, Limit, Pattern, Plan, ToldAs,
-};
+use crate::model::limit::{Algorithm, Counted, Key, KeyMatch, KeySet, Limit, Pattern, Plan, ToldAs};
 use crate::settings::Settings;
 use crate::values::host::full_name;
-use crate::values::{Findings, HostName, Kind, ObjectKey, Origin, header, pattern};
+use crate::values::{HostName, Kind, ObjectKey, Origin, pattern};
 
 const SECOND_MS: u64 = 1000;
-const TOO_MANY_REQUESTS: u16 = 429;
 
 /// What policies do to all routes of an object, or to the one route of this name that they target.
 pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>, effects: &mut Effects) {
@@ -40,9 +35,7 @@ pub(crate) fn apply(draft: &mut Draft<'_>, key: &ObjectKey, route: Option<&str>,
         if let Some((field, _)) = policy.spec.problem().filter(|_| !policy.spec.shadow) {
             effects.guards.push(Guard::unavailable(Origin::new(policy_key, field)));
         }
-        let mut terms = terms(policy_key, &policy.spec, &mut draft.findings);
-        terms.refusal.untold = !draft.settings.envoy_limit_headers;
-        terms.refusal.fail_closed |= terms.failure_mode.is_none() && draft.settings.limits_fail_closed;
+        let terms = terms(policy_key, &policy.spec, draft.settings, &mut draft.findings);
         let mut ids = Ids::default();
         for (index, limit) in policy.spec.limits.iter().enumerate() {
             let origin = Origin::new(policy_key, format!("spec.limits[{index}]"));
@@ -106,109 +99,6 @@ pub(crate) fn check(draft: &mut Draft<'_>, key: &ObjectKey, hosts: &[&str], rout
             findings.error(policy_key, format!("spec.targetRef.{field}"), "NoTarget", message);
         }
     }
-}
-
-/// What holds for all limits of a policy.
-struct Terms {
-    refusal: Refusal,
-    failure_mode: Option<FailureMode>,
-    body: Option<Body>,
-    openai_headers: bool,
-}
-
-/// Headers of an answer, which Envoy's filter sends so many of (`response_headers_to_add`), and the bytes of a value of one.
-const MOST_HEADERS: usize = 10;
-const LONGEST_VALUE: usize = 4096;
-
-fn terms(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> Terms {
-    let failure_mode = spec.failure_mode.as_deref().map(|written| match written {
-        "open" => FailureMode::Open,
-        "closed" => FailureMode::Closed,
-        "local" => FailureMode::Local,
-        other => {
-            let message = format!("{other:?} is none of open, closed and local, and read as closed");
-            findings.error(policy, "spec.failureMode", "InvalidFailureMode", message);
-            FailureMode::Closed
-        }
-    });
-    let answer = spec.answer.clone().unwrap_or_default();
-    let mut problem = |field: &str, message: String| {
-        findings.error(policy, format!("spec.answer.{field}"), "InvalidAnswer", message);
-    };
-    let status = answer.status.filter(|status| {
-        let known = is_refusal(*status);
-        if !known {
-            problem(
-                "status",
-                format!("{status} is no status that Envoy can refuse with: {REFUSALS} are; 429 stays"),
-            );
-        }
-        known
-    });
-    let mut headers = Vec::new();
-    for (name, value) in &answer.headers {
-        let wrong = match () {
-            () if !header::is_name(name) => {
-                "is not the name of a header: write at most 128 letters, digits, `-` and `_`"
-            }
-            () if header::OF_THE_CONNECTION.contains(&&*name.to_ascii_lowercase()) => {
-                "is a header of the connection"
-            }
-            () if !header::is_value(value) => "has control characters in its value",
-            () if value.len() > LONGEST_VALUE => "has more than 4096 bytes in its value",
-            () if headers.len() == MOST_HEADERS => "is one header more than the 10 that Envoy sends",
-            () => {
-                headers.push((name.to_ascii_lowercase(), value.clone()));
-                continue;
-            }
-        };
-        problem(&format!("headers.{name}"), format!("{wrong}; it is left out"));
-    }
-    let body = body(&answer, &mut headers).unwrap_or_else(|message| {
-        problem("body", message);
-        None
-    });
-    let fail_closed = failure_mode == Some(FailureMode::Closed);
-    let status = status.unwrap_or(TOO_MANY_REQUESTS);
-    let refusal = Refusal { headers, fail_closed, ..Refusal::status(status) };
-    let openai_headers = openai_headers(policy, spec, findings);
-    Terms { refusal, failure_mode, body, openai_headers }
-}
-
-fn openai_headers(policy: &ObjectKey, spec: &RateLimitPolicySpec, findings: &mut Findings) -> bool {
-    match spec.limit_headers.as_deref() {
-        None => false,
-        Some("openai") => true,
-        Some(other) => {
-            let message = format!("{other:?} is not known; `openai` is");
-            findings.error(policy, "spec.limitHeaders", "InvalidLimitHeaders", message);
-            false
-        }
-    }
-}
-
-/// The body of an answer. Envoy takes the type of a body from where the body is from, so it goes out of the headers.
-fn body(answer: &PolicyAnswer, headers: &mut Vec<(String, String)>) -> Result<Option<Body>, String> {
-    const LONGEST: usize = 4096;
-    const CONTENT_TYPE: &str = "content-type";
-    let text = match (&answer.body, answer.json) {
-        (None, false) => return Ok(None),
-        (Some(_), true) => return Err("stands beside `json`, which is one too many; none is sent".to_owned()),
-        (Some(text), _) if text.len() > LONGEST => {
-            return Err(format!("has more than {LONGEST} bytes; none is sent"));
-        }
-        (text, _) => text,
-    };
-    let given = headers.iter().position(|(name, _)| name == CONTENT_TYPE).map(|at| headers.remove(at).1);
-    Ok(Some(match text {
-        None => Body::Json,
-        Some(text) => {
-            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-            let content_type = if is_json { "application/json" } else { "text/plain" };
-            let content_type = given.as_deref().unwrap_or(content_type).into();
-            Body::Text { content_type, text: text.as_str().into() }
-        }
-    }))
 }
 
 /// Ids of a policy's limits, by what they count and for how long. Not by their place in the list, so that a limit keeps
